@@ -1,0 +1,1 @@
+"""The wire contract of Pulseline: what other systems send it and read from it."""

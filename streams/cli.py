@@ -1,0 +1,8 @@
+"""The `pulseline` command."""
+
+import click
+
+
+@click.group()
+def main() -> None:
+    """Live engagement scores and cart-abandonment triggers from Kafka."""
