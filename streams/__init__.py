@@ -1,1 +1,1 @@
-"""Pulseline: live engagement scores and cart-abandonment triggers from Kafka, with state in Redis."""
+"""Pulseline: a real-time customer-engagement processor on Faust, Kafka and Redis."""

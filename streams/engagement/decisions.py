@@ -1,0 +1,81 @@
+"""What the core decides while it folds events: due steps, outcomes, and facts for the metrics."""
+
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from json import dumps
+from typing import Any
+
+
+def decision_id(*parts: str | int | None) -> str:
+    """Hash the parts of a decision's identity: hex blake2b-128 of their compact JSON array."""
+    return blake2b(dumps(parts, separators=(",", ":"), ensure_ascii=False).encode(), digest_size=16).hexdigest()
+
+
+@dataclass(slots=True)
+class DueStep:
+    """A step of an abandoned cart that fired; becomes a trigger, or at the cut a suppressed outcome.
+
+    Times in epoch ms, money in minor units; items are dicts of product_id, name, quantity, unit_price_minor, url, image_url.
+    """
+
+    customer_id: str
+    cart_id: str | None
+    kind: str
+    step: str
+    due_ms: int
+    last_touch_ms: int
+    first_due_ms: int
+    items: list[dict[str, Any]]
+    total_minor: int | None
+    currency: str | None
+    shipping_minor: int | None
+    checkout_url: str | None
+    trigger_ids: list[str]
+    """All trigger ids of the cart up to and with this one (newest 64)."""
+
+    @property
+    def trigger_id(self) -> str:
+        return decision_id("v1", self.customer_id, self.cart_id, self.last_touch_ms, self.step)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a cart went on or ended; fields as in the contract of engagement.outcomes."""
+
+    outcome: str
+    customer_id: str
+    cart_id: str | None
+    kind: str
+    last_touch_ms: int
+    trigger_ids: list[str]
+    occurred_at_ms: int
+    step: str | None = None
+    due_ms: int | None = None
+    order_id: str | None = None
+    cart_total_minor: int | None = None
+    order_total_minor: int | None = None
+    currency: str | None = None
+    reason: str | None = None
+    first_due_ms: int | None = None
+
+    @property
+    def outcome_id(self) -> str:
+        return decision_id("o1", self.customer_id, self.cart_id, self.last_touch_ms, self.outcome, self.step)
+
+
+
+FACTS = {
+    "order": "(order, currency, occurred_at_ms, orders, revenue_minor): signed changes in the bucket of the order",
+    "active": "(active, window, edge_ms, customers): signed change of distinct customers in the window that ends at edge_ms",
+    "cart_fired": "(cart_fired, opened_ms, first_due_ms): the first step of a cart fired",
+    "cart_ended_unfired": "(cart_ended_unfired, opened_ms): a cart ended before its first step fired",
+    "cart_recovered": "(cart_recovered, first_due_ms, attributed, carts): signed change of recovered carts",
+}
+
+
+@dataclass(slots=True)
+class Decided:
+    """What one record decided; drained by the task after each record."""
+
+    steps_and_outcomes: list[DueStep | Outcome] = field(default_factory=list)
+    facts: list[tuple[Any, ...]] = field(default_factory=list)

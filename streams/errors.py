@@ -1,0 +1,94 @@
+"""Every error Pulseline raises on purpose, in one tree.
+
+PulselineError
+├── Retriable                    wait and try again; the processor does so by itself
+│   ├── StoreUnavailable         Redis does not answer            -> check Redis; nothing is lost
+│   ├── LogUnavailable           Kafka does not answer            -> check Kafka; nothing is lost
+│   └── Fenced                   another worker, or a failover, moved the task on; claimed again by itself
+└── Fatal                        the worker stops; a person decides
+    ├── InvalidSettings          a setting is unknown, malformed or contradicts another -> correct it
+    ├── DeploymentMismatch       the stored state belongs to another deployment         -> same partitions/group/topics, or another APP_ID
+    ├── StateLost                Kafka has offsets, Redis has no state                  -> restore a backup of Redis, or `pulseline worker --rebuild`
+    ├── StateGap                 the log no longer reaches back to the stored position  -> restore a newer backup, or on_gap=continue
+    ├── LogMismatch              the log is not the one the state was made from         -> check KAFKA_BOOTSTRAP and topics
+    ├── NewerSchema              the state was written by a newer Pulseline             -> upgrade this worker
+    ├── TooManyFences            more than three fences in a minute                     -> see the reasons logged before; exit code 75
+    ├── UnsafeStore              Redis would drop state (eviction policy)               -> maxmemory-policy noeviction
+    ├── TopicProblem             an input topic is missing or has another partition count -> `pulseline topics apply`
+    ├── SplitTask                a task's topics were assigned to two workers           -> same PARTITIONS for all input topics
+    └── ReadOnlyTable            somebody wrote to a task's state outside its commit    -> send an event instead
+"""
+
+
+class PulselineError(Exception):
+    """Base of every error raised on purpose."""
+
+    exit_code = 1
+
+
+class Retriable(PulselineError):
+    """Waiting and trying again is right; nothing is lost meanwhile."""
+
+
+class StoreUnavailable(Retriable):
+    """Redis does not answer, or answers with a passing error."""
+
+
+class LogUnavailable(Retriable):
+    """Kafka does not answer, or answers with a passing error."""
+
+
+class Fenced(Retriable):
+    """The task was moved on by another worker or by a failover: forget its memory and claim it again."""
+
+
+class Fatal(PulselineError):
+    """The worker stops with a message; a person decides."""
+
+
+class InvalidSettings(Fatal):
+    """A setting is unknown, malformed, or contradicts another."""
+
+    exit_code = 2
+
+
+class DeploymentMismatch(Fatal):
+    """The stored state belongs to a deployment with other partitions, group, contract or topics."""
+
+
+class StateLost(Fatal):
+    """Kafka has committed offsets but Redis has no state for them."""
+
+
+class StateGap(Fatal):
+    """The log starts after the position up to which the state was folded."""
+
+
+class LogMismatch(Fatal):
+    """The record at the stored position is not the one the state was folded from."""
+
+
+class NewerSchema(Fatal):
+    """The state was written by a newer version."""
+
+
+class TooManyFences(Fatal):
+    """A task was fenced more than three times in a minute."""
+
+    exit_code = 75
+
+
+class UnsafeStore(Fatal):
+    """Redis is set up so that it may drop state."""
+
+
+class TopicProblem(Fatal):
+    """An input topic is missing or has another number of partitions."""
+
+
+class SplitTask(Fatal):
+    """The topics of one task were assigned to more than one worker."""
+
+
+class ReadOnlyTable(Fatal):
+    """The customers table was written to from outside the commit path."""

@@ -1,0 +1,1 @@
+"""Ring 2: stream semantics of one task (partition p of all input topics together)."""

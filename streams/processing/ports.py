@@ -1,0 +1,151 @@
+"""What the processor needs of the world: a state store, a log, a clock. Each has an in-memory implementation for tests."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass(slots=True)
+class LogRecord:
+    """A record as read from the log; aiokafka's ConsumerRecord has the same attributes and is used as it is."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]] = ()
+
+
+@dataclass(slots=True)
+class Run:
+    """Consecutive records of one partition of one input topic, tagged with the claim (`ver` of the claim) they were fetched under."""
+
+    topic: str
+    partition: int
+    claim: str
+    records: Sequence[Any]
+
+
+@dataclass(slots=True)
+class OutRecord:
+    """A record to publish; `at` is the cart offset whose reading decided it (None: a score, not subject to muting)."""
+
+    topic: str
+    partition: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+    at: int | None = None
+
+
+@dataclass(slots=True)
+class Stored:
+    """What the store holds of one task. All bytes as written by the task; times epoch ms.
+
+    ver: random id of the last commit; meta: the task's own packed book (offsets, watermarks, since, fp, account, schema); timers and sessions: earliest
+    first, at most `page` of them, with `timers_complete`/`sessions_complete` telling whether that is all; outputs: `o` of the last commit;
+    accumulators: absolute integers.
+    """
+
+    ver: str
+    meta: bytes
+    timers: list[tuple[str, int]] = field(default_factory=list)
+    sessions: list[tuple[str, int]] = field(default_factory=list)
+    timers_complete: bool = True
+    sessions_complete: bool = True
+    outputs: bytes = b""
+    accumulators: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Commit:
+    """Everything one commit changes, applied whole or not at all, only where the stored ver is `base`.
+
+    hot/cold: packed fields that changed (customer -> bytes); timers/sessions: customer -> epoch ms, None removes;
+    outputs replaces `o`; accumulators: absolute values of the changed ones, None removes.
+    """
+
+    partition: int
+    base: str | None
+    new: str
+    meta: bytes
+    hot: Mapping[str, bytes] = field(default_factory=dict)
+    cold: Mapping[str, bytes | None] = field(default_factory=dict)
+    timers: Mapping[str, int | None] = field(default_factory=dict)
+    sessions: Mapping[str, int | None] = field(default_factory=dict)
+    outputs: bytes = b""
+    accumulators: Mapping[str, int | None] = field(default_factory=dict)
+    now_ms: int = 0
+
+
+class StateStore(Protocol):
+    """State of all tasks. Every method raises StoreUnavailable where the store does not answer; `vers` are the vers this worker wrote last or is
+    writing in a commit not yet answered: a load that finds another raises Fenced."""
+
+    async def check(self) -> None:
+        """Raise UnsafeStore where the store may drop state (eviction policy), or is too old."""
+
+    async def deployment(self, wanted: Mapping[str, str]) -> None:
+        """Compare the stored deployment with `wanted` (partitions, group, contract, topics as a comma list that may grow); write it where absent;
+        DeploymentMismatch if it differs."""
+
+    async def read(self, partition: int) -> Stored | None:
+        """Read without claiming: ver and meta only. None: no state."""
+
+    async def claim(self, partition: int, new: str) -> Stored:
+        """Atomically write ver=new and return everything as of then (ver in the result is the OLD one)."""
+
+    async def load(
+        self, partition: int, vers: Collection[str], customers: Sequence[str]
+    ) -> dict[str, tuple[bytes | None, bytes | None]]:
+        """Packed (hot, cold) of each customer; None where absent."""
+
+    async def timers(self, partition: int, vers: Collection[str], after_ms: int, until_ms: int, limit: int) -> list[tuple[str, int]]:
+        """Stored timers with after_ms <= deadline <= until_ms, earliest first."""
+
+    async def sessions(self, partition: int, vers: Collection[str], after_ms: int, until_ms: int, limit: int) -> list[tuple[str, int]]:
+        """The same of open sessions."""
+
+    async def commit(self, commit: Commit) -> None:
+        """Apply the commit where the stored ver is commit.base (base None: where there is no state at all, a first start);
+        done already (stored ver == new): return; any other ver: Fenced. Unknown outcomes are resolved inside by reading ver on a fresh connection,
+        with retries; StoreUnavailable if it stays unknown."""
+
+    async def ver(self, partition: int) -> str | None:
+        """The stored ver."""
+
+    async def close(self) -> None:
+        """Release connections."""
+
+
+class Log(Protocol):
+    """The task's side of Kafka. Every method raises LogUnavailable where the broker does not answer."""
+
+    async def confirmed(self) -> None:
+        """Return once this member's group generation was confirmed by the coordinator AFTER the call began and no rejoin is pending."""
+
+    async def committed(self, partition: int) -> dict[str, int | None]:
+        """The group's committed offset per input topic (None: none). An error is retried, never read as none."""
+
+    async def bounds(self, partition: int) -> dict[str, tuple[int, int]]:
+        """(log start, log end) per input topic."""
+
+    async def commit_offsets(self, partition: int, offsets: Mapping[str, int]) -> None:
+        """Commit offsets; a refusal by the coordinator (rebalanced, unknown member, illegal generation) raises Fenced."""
+
+    async def publish(self, records: Sequence[OutRecord]) -> None:
+        """Send all and wait for all acks; raises LogUnavailable if any is not acked. May be called again with the same records."""
+
+    async def punctuate(self, topic: str, partition: int, watermark_ms: int) -> None:
+        """Append a watermark_advanced control record."""
+
+    def caught_up(self, topic: str, partition: int, position: int) -> bool:
+        """Whether `position` is the log end as known from the latest fetch and nothing fetched is still on its way to the task."""
+
+
+class Clock(Protocol):
+    """Wall and monotonic time in ms."""
+
+    def wall_ms(self) -> int: ...
+
+    def monotonic_ms(self) -> int: ...
