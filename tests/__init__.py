@@ -1,0 +1,1 @@
+"""Everything that shows that Pulseline does what it promises; one folder a kind of proof."""
