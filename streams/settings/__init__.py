@@ -1,0 +1,22 @@
+"""Every setting of Pulseline in one frozen record, read from flags, `PULSELINE_*` and a `.env` file.
+
+An unknown name, a bad value and settings that contradict each other stop the start: InvalidSettings says which, and what
+is accepted.
+"""
+
+from streams.settings.forms import duration_ms, duration_name, mask
+from streams.settings.record import Settings, accepts, names, setting_name
+from streams.settings.sources import PREFIX, gather, read_dotenv
+
+__all__ = [
+    "PREFIX",
+    "Settings",
+    "accepts",
+    "duration_ms",
+    "duration_name",
+    "gather",
+    "mask",
+    "names",
+    "read_dotenv",
+    "setting_name",
+]
