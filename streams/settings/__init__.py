@@ -1,7 +1,7 @@
 """Every setting of Pulseline in one frozen record, read from flags, `PULSELINE_*` and a `.env` file.
 
-An unknown name, a bad value and settings that contradict each other stop the start: InvalidSettings says which, and what
-is accepted.
+An unknown name, a bad value and settings that contradict each other stop the start: InvalidSettings says
+which, and what is accepted.
 """
 
 from streams.settings.forms import duration_ms, duration_name, mask

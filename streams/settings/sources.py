@@ -20,7 +20,7 @@ def gather(
     dotenv: Mapping[str, str] = NOTHING,
     overrides: Mapping[str, str] = NOTHING,
 ) -> dict[str, tuple[str, str]]:
-    """Setting name -> (text, source); flags win over the environment, the environment over the `.env` file.
+    """Setting name -> (text, source): flags win over the environment, that wins over the `.env` file.
 
     `known` are the names without prefix; another `PULSELINE_*` raises InvalidSettings. An empty variable counts as absent.
     """
