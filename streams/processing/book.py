@@ -1,0 +1,65 @@
+"""The book a task keeps of its input: position, watermark, first offset, fingerprint and account of each topic."""
+
+from dataclasses import field
+
+import msgspec
+
+from streams.errors import NewerSchema
+
+SCHEMA = 1
+NO_WATERMARK = -1
+
+
+class TopicBook(msgspec.Struct, omit_defaults=True):
+    """One input topic of one task; offsets of its partition, times in epoch ms.
+
+    position: the next offset to apply; since: the offset at which the state began; last_offset/last_timestamp_ms: the fingerprint, the last record
+    applied (-1: none). applied + duplicate + rejected + control + erased = records read since `since`.
+    """
+
+    position: int
+    since: int
+    watermark_ms: int = NO_WATERMARK
+    last_offset: int = -1
+    last_timestamp_ms: int = -1
+    applied: int = 0
+    duplicate: int = 0
+    rejected: int = 0
+    control: int = 0
+    erased: int = 0
+    gap: int = 0
+    """Records lost to retention before they were read, where the operator chose to go on."""
+
+    def account(self) -> dict[str, int]:
+        """How many records ended in which way."""
+        return {name: getattr(self, name) for name in ("applied", "duplicate", "rejected", "control", "erased")}
+
+
+class Book(msgspec.Struct):
+    """The whole book of one task; `since_ms` is the wall time at which its state began."""
+
+    since_ms: int
+    topics: dict[str, TopicBook] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    def pack(self) -> bytes:
+        """Encode as compact JSON, readable with redis-cli."""
+        return msgspec.json.encode(self)
+
+    def positions(self) -> dict[str, int]:
+        """The next offset of each topic."""
+        return {name: topic.position for name, topic in self.topics.items()}
+
+
+class _SchemaOnly(msgspec.Struct):
+    schema: int
+
+
+def unpack_book(meta: bytes) -> Book:
+    """Decode a book; NewerSchema where a newer version wrote it."""
+    found = msgspec.json.decode(meta, type=_SchemaOnly).schema
+    if found > SCHEMA:
+        raise NewerSchema(f"the stored state has schema {found}, this version reads up to {SCHEMA}: upgrade this worker")
+    return msgspec.json.decode(meta, type=Book)
+
+

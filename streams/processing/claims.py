@@ -1,0 +1,115 @@
+"""Claiming a task: read the state, check it against the log, take it over, finish what its last owner began."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from secrets import token_hex
+
+from streams.engagement.profile import Profile
+from streams.errors import LogMismatch, StateGap, StateLost
+from streams.processing.book import Book, TopicBook, unpack_book
+from streams.processing.outputs import OutputWriter, unpack_outputs
+from streams.processing.plan import Plan
+from streams.processing.ports import Clock, Commit, Log, StateStore, Stored
+from streams.processing.task import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """Steps 1 to 3 of the protocol, and the repeat of the stored commit's publication."""
+
+    store: StateStore
+    log: Log
+    clock: Clock
+    plan: Plan
+
+    async def claim(self, partition: int, rejects: Collection[tuple[str, int]]) -> tuple[Task, dict[str, int]]:
+        """Return the claimed task and where to fetch from, per input topic.
+
+        Raises StateLost, StateGap, LogMismatch, DeploymentMismatch, NewerSchema; Retriable errors mean: try again.
+        """
+        await self.log.confirmed()
+        await self.store.deployment(self.plan.deployment())
+        stored = await self.store.read(partition)
+        committed = await self.log.committed(partition)
+        bounds = await self.log.bounds(partition)
+        if stored is None:
+            await self._begin(partition, committed, bounds)
+        else:
+            self._checked(partition, unpack_book(stored.meta), bounds)
+        ver = token_hex(8)
+        claimed = await self.store.claim(partition, ver)
+        book = self._checked(partition, unpack_book(claimed.meta), bounds)
+        self._adopt_topics(book, bounds)
+        known = {topic: offset or 0 for topic, offset in (await self.log.committed(partition)).items()}
+        task = Task(self.plan, partition, ver=ver, stored=claimed, book=book, committed=known, rejects=rejects)
+        await self._finish_last_commit(task, claimed, known)
+        return task, self._seek(task, bounds)
+
+    def mismatch(self, reason: Exception) -> LogMismatch:
+        """The error of a log that is not the one the state was made from."""
+        return LogMismatch(f"{reason}: the log is not the one this state was folded from; check KAFKA_BOOTSTRAP and APP_ID")
+
+    async def _begin(self, partition: int, committed: dict[str, int | None], bounds: dict[str, tuple[int, int]]) -> None:
+        """First start (or rebuild): begin at the log start, write that, then commit it."""
+        if any(offset is not None for offset in committed.values()) and not self.plan.rebuild:
+            raise StateLost(
+                f"task {partition}: the group {self.plan.app_id} has committed offsets, but Redis holds no state for them. Restore a backup of Redis, "
+                "or start once with --rebuild to fold the retained log again (outputs below the committed offsets are not repeated)"
+            )
+        book = Book(since_ms=self.clock.wall_ms())
+        self._adopt_topics(book, bounds)
+        await self.store.commit(Commit(partition=partition, base=None, new=token_hex(8), meta=book.pack(), now_ms=self.clock.wall_ms()))
+        missing = {topic: position for topic, position in book.positions().items() if committed.get(topic) is None}
+        if missing:
+            await self.log.commit_offsets(partition, missing)
+
+    def _adopt_topics(self, book: Book, bounds: dict[str, tuple[int, int]]) -> None:
+        """Give a topic that is new to the state its own beginning, the log start."""
+        for topic in self.plan.inputs:
+            if topic not in book.topics:
+                start = bounds[topic][0]
+                book.topics[topic] = TopicBook(position=start, since=start)
+
+    def _checked(self, partition: int, book: Book, bounds: dict[str, tuple[int, int]]) -> Book:
+        """Compare the positions with the log that answers now."""
+        for topic, entry in book.topics.items():
+            start, end = bounds[topic]
+            if entry.position > end:
+                raise self.mismatch(LogMismatch(f"task {partition}, {topic}: position {entry.position} is beyond the log end {end}"))
+            if entry.position < start:
+                if self.plan.on_gap != "continue":
+                    raise StateGap(
+                        f"task {partition}, {topic}: the state ends at offset {entry.position}, the log starts at {start}: "
+                        f"{start - entry.position} records are gone. Restore a newer backup, or go on without them with on_gap=continue"
+                    )
+                entry.gap += start - entry.position
+                entry.position = entry.since = start
+                entry.last_offset = -1
+        return book
+
+    async def _finish_last_commit(self, task: Task, claimed: Stored, known: dict[str, int]) -> None:
+        """Publish what the stored commit may have left unpublished (steps 4 and 5 of that commit)."""
+        cart = known.get(self.plan.cart_topic, 0)
+        records, scored = unpack_outputs(task.partition, claimed.outputs)
+        due = [record for record in records if (record.at or 0) >= cart]
+        positions = task.book.positions()
+        if scored and any(positions[topic] > known.get(topic, 0) for topic in positions):
+            loaded = await self.store.load(task.partition, (task.ver,), scored)
+            writer, now = OutputWriter(self.plan, task.partition), self.clock.wall_ms()
+            due += [writer.score(Profile.unpack(customer, *packed), now) for customer, packed in loaded.items() if packed[0]]
+        if due:
+            await self.log.publish(due)
+        offsets = {topic: max(position, known.get(topic, 0)) for topic, position in positions.items()}
+        if offsets != known:
+            await self.log.commit_offsets(task.partition, offsets)
+
+    @staticmethod
+    def _seek(task: Task, bounds: dict[str, tuple[int, int]]) -> dict[str, int]:
+        """Fetch from the last applied record, to compare it, where the log still has it; else from the position."""
+        seek = {}
+        for topic, entry in task.book.topics.items():
+            seek[topic] = entry.position
+            if entry.last_offset >= bounds[topic][0]:
+                seek[topic] = entry.last_offset
+                task.expected[topic] = (entry.last_offset, entry.last_timestamp_ms)
+        return seek

@@ -1,0 +1,264 @@
+"""The async shell around the tasks of a worker: claims, loads, commits, releases. It acts; the tasks decide."""
+
+import asyncio
+import logging
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
+from secrets import token_hex
+
+from streams.engagement.profile import Profile
+from streams.errors import Fatal, Fenced, PulselineError, Retriable, TooManyFences
+from streams.processing.claims import Claims
+from streams.processing.plan import Plan
+from streams.processing.ports import Clock, Log, Run, StateStore
+from streams.processing.punctuation import Punctuator
+from streams.processing.task import Cut, FingerprintMismatch, HandlerFailed, Read, Task
+
+logger = logging.getLogger(__name__)
+
+BACKOFF_FIRST_MS, BACKOFF_MAX_MS = 100, 5_000
+
+
+class Processor:
+    """All tasks of one worker.
+
+    The transport sets `on_fenced` (pause the partition, claim it again) and `on_fatal` (stop the worker with that error), asks `claim_of` which
+    partitions may be fetched, and hands in runs; it never sees state.
+    """
+
+    def __init__(self, *, store: StateStore, log: Log, clock: Clock, plan: Plan) -> None:
+        self.store, self.log, self.clock, self.plan = store, log, clock, plan
+        self.tasks: dict[int, Task] = {}
+        self.on_fenced: Callable[[int, Exception], None] = lambda partition, reason: None
+        self.on_fatal: Callable[[Exception], None] = lambda reason: None
+        self.before_step: Callable[[str, int], Awaitable[None]] | None = None
+        """Failpoint for tests: awaited with (step, partition) before each step of a commit."""
+        self._claims = Claims(store=store, log=log, clock=clock, plan=plan)
+        self._punctuator = Punctuator(log=log, clock=clock, plan=plan)
+        self._loops: dict[int, asyncio.Task[None]] = {}
+        self._applying: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._committing: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._wake: dict[int, asyncio.Event] = defaultdict(asyncio.Event)
+        self._drained: dict[int, asyncio.Event] = defaultdict(asyncio.Event)
+        self._fences: dict[int, deque[int]] = defaultdict(deque)
+        self._rejects: dict[int, set[tuple[str, int]]] = defaultdict(set)
+        self._failures_in_row = 0
+
+    # ------------------------------------------------------------------ claim, forget, release
+
+    async def claim(self, partition: int) -> dict[str, int]:
+        """Claim a task and return the offset to fetch from, per input topic; Retriable: try again, Fatal: stop."""
+        self.forget((partition,))
+        task, seek = await self._claims.claim(partition, self._rejects[partition])
+        self.tasks[partition] = task
+        self._loops[partition] = asyncio.create_task(self._commit_loop(task), name=f"commit-{partition}")
+        return seek
+
+    def claim_of(self, partition: int) -> str | None:
+        """The tag of the claim under which a partition may be fetched now; None: not claimed."""
+        task = self.tasks.get(partition)
+        return None if task is None else task.claim
+
+    def forget(self, partitions: Collection[int]) -> None:
+        """Drop the memory of tasks without committing."""
+        for partition in partitions:
+            self.tasks.pop(partition, None)
+            self._punctuator.forget(partition)
+            self._drained[partition].set()
+            loop = self._loops.pop(partition, None)
+            if loop is not None and loop is not asyncio.current_task():
+                loop.cancel()
+
+    async def release(self, partitions: Collection[int], deadline_ms: int) -> None:
+        """Commit what the tasks hold, within deadline_ms, then forget them."""
+        owned = [task for partition in partitions if (task := self.tasks.get(partition)) is not None]
+        commits = [asyncio.create_task(self._last_commit(task)) for task in owned]
+        if commits:
+            _, late = await asyncio.wait(commits, timeout=deadline_ms / 1_000)
+            for commit in late:
+                commit.cancel()
+            if late:
+                logger.warning("%d tasks were released before their last commit was confirmed; it is replayed", len(late))
+        self.forget(partitions)
+
+    async def stop(self) -> None:
+        """Forget everything and end the background work."""
+        loops = list(self._loops.values())
+        self.forget(list(self.tasks))
+        await asyncio.gather(*loops, return_exceptions=True)
+
+    def profile(self, customer_id: str) -> Profile | None:
+        """The profile of a customer whose task keeps it in memory."""
+        for task in self.tasks.values():
+            found = task.profiles.get(customer_id)
+            if found is not None:
+                return found
+        return None
+
+    # ------------------------------------------------------------------ apply
+
+    async def apply(self, run: Run) -> None:
+        """Fold a run into its task; a run fetched under another claim is dropped."""
+        async with self._applying[run.partition]:
+            task = self._current(run)
+            if task is None:
+                return
+            while task.full and task.in_flight is not None:
+                self._drained[run.partition].clear()
+                await self._drained[run.partition].wait()
+                if self._current(run) is not task:
+                    return
+            try:
+                read = await self._loaded(task, run)
+                if self._current(run) is task:
+                    task.apply(read)
+                    self._failures_in_row = 0
+            except FingerprintMismatch as mismatch:
+                self.on_fatal(self._claims.mismatch(mismatch))
+            except HandlerFailed as failure:
+                self._handler_failed(task, failure)
+            except Fenced as reason:
+                self._fenced(task, reason)
+            if task.full:
+                self._wake[run.partition].set()
+
+    def _current(self, run: Run) -> Task | None:
+        task = self.tasks.get(run.partition)
+        return task if task is not None and task.claim == run.claim else None
+
+    async def _loaded(self, task: Task, run: Run) -> Read:
+        """Decode the run and load every profile and timer it needs, waiting as long as the store is away."""
+        read = task.read(run)
+        backoff = BACKOFF_FIRST_MS
+        while self._current(run) is task:
+            try:
+                await self._page_timers(task, read)
+                missing = task.missing(read)
+                if not missing:
+                    break
+                task.take(await self.store.load(task.partition, task.vers(), missing))
+            except Retriable as error:
+                if isinstance(error, Fenced):
+                    raise
+                backoff = await self._back_off(backoff, "load", error)
+        return read
+
+    async def _page_timers(self, task: Task, read: Read) -> None:
+        """Bring stored deadlines into memory before a watermark passes them."""
+        cart, session = task.watermarks_after(read)
+        for timers, fetch, watermark in ((task.timers, self.store.timers, cart), (task.sessions, self.store.sessions, session)):
+            limit = self.plan.timers_page
+            while timers.horizon_ms is not None and timers.horizon_ms < watermark:
+                after = timers.horizon_ms
+                page = await fetch(task.partition, task.vers(), after, watermark, limit)
+                if len(page) < limit:
+                    timers.page(page, watermark)
+                elif page[-1][1] > after:
+                    timers.page(page, page[-1][1])
+                else:
+                    limit *= 2
+
+    def _handler_failed(self, task: Task, failure: HandlerFailed) -> None:
+        """A bug of ours: profiles changed in place cannot be undone, so replay with that record on the reject list."""
+        self._rejects[task.partition].add((failure.topic, failure.offset))
+        self._failures_in_row += 1
+        logger.error("applying a record failed; it will be rejected: %s", failure, exc_info=_without_values(failure))
+        if self._failures_in_row > self.plan.handler_failures_max:
+            self.on_fatal(PulselineError(f"{self._failures_in_row} records in a row failed in the handler: stopped at {failure}"))
+        self.forget((task.partition,))
+        self.on_fenced(task.partition, failure)
+
+    def _fenced(self, task: Task, reason: Exception) -> None:
+        """Forget the task's memory and let the transport claim it again, unless that happens too often."""
+        if self.tasks.get(task.partition) is not task:
+            return
+        self.forget((task.partition,))
+        now, fences = self.clock.monotonic_ms(), self._fences[task.partition]
+        fences.append(now)
+        while fences and now - fences[0] > 60_000:
+            fences.popleft()
+        logger.warning("task %d was fenced (%s); claiming it again", task.partition, reason)
+        if len(fences) > self.plan.fences_per_minute_max:
+            self.on_fatal(TooManyFences(f"task {task.partition} was fenced {len(fences)} times in a minute: {reason}"))
+        self.on_fenced(task.partition, reason)
+
+    # ------------------------------------------------------------------ commit
+
+    async def _commit_loop(self, task: Task) -> None:
+        """Commit each interval, or sooner when the task is full; compare ver when there is nothing to do."""
+        wake = self._wake[task.partition]
+        try:
+            while self.tasks.get(task.partition) is task:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(wake.wait(), self.plan.commit_interval_ms / 1_000)
+                wake.clear()
+                await self._commit(task)
+                await self._punctuator.maybe(task)
+        except Fenced as reason:
+            self._fenced(task, reason)
+        except Fatal as error:
+            self.on_fatal(error)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            logger.exception("the commit loop of task %d broke", task.partition)
+            self.on_fatal(error)
+
+    async def _last_commit(self, task: Task) -> None:
+        try:
+            await self._commit(task)
+        except Fenced as reason:
+            logger.warning("task %d was fenced at its last commit (%s)", task.partition, reason)
+
+    async def _commit(self, task: Task) -> None:
+        """One commit, whole: rejected, EXEC, outputs, offsets; each step is repeated until it succeeds or the task is fenced."""
+        async with self._committing[task.partition]:
+            if self.tasks.get(task.partition) is not task:
+                return
+            cut = task.cut(token_hex(8), self.clock.wall_ms())
+            if cut is None:
+                await self._retry("compare", lambda: self._compare(task))
+                return
+            await self._step("rejected", task, lambda: self.log.publish(cut.rejected), skip=not cut.rejected)
+            await self._step("exec", task, lambda: self.store.commit(cut.commit))
+            task.written(cut)
+            await self._publish_and_commit_offsets(task, cut)
+            task.confirmed(cut)
+            self._drained[task.partition].set()
+
+    async def _publish_and_commit_offsets(self, task: Task, cut: Cut) -> None:
+        await self._step("publish", task, lambda: self.log.publish(cut.outputs), skip=not cut.outputs)
+        await self._step("offsets", task, lambda: self.log.commit_offsets(task.partition, cut.offsets))
+
+    async def _compare(self, task: Task) -> None:
+        found = await self.store.ver(task.partition)
+        if found != task.ver:
+            raise Fenced("the stored ver is another")
+
+    async def _step(self, name: str, task: Task, act: Callable[[], Awaitable[None]], *, skip: bool = False) -> None:
+        if self.before_step is not None:
+            await self.before_step(name, task.partition)
+        if not skip:
+            await self._retry(name, act)
+
+    async def _retry(self, name: str, act: Callable[[], Awaitable[None]]) -> None:
+        backoff = BACKOFF_FIRST_MS
+        while True:
+            try:
+                return await act()
+            except Retriable as error:
+                if isinstance(error, Fenced):
+                    raise
+                backoff = await self._back_off(backoff, name, error)
+
+    async def _back_off(self, backoff: int, name: str, error: Exception) -> int:
+        """Wait, and say so once per step of the backoff."""
+        logger.warning("%s: %s; trying again in %d ms", name, error, backoff)
+        await asyncio.sleep(backoff / 1_000)
+        return min(2 * backoff, BACKOFF_MAX_MS)
+
+
+def _without_values(failure: HandlerFailed) -> bool:
+    """Tracebacks carry no values of the event, only code lines."""
+    return failure.__cause__ is not None

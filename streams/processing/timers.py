@@ -1,0 +1,86 @@
+"""The deadlines of a task's customers: the earliest in memory, the rest in the store."""
+
+from collections.abc import Iterable
+from heapq import heapify, heappop, heappush
+
+
+class Timers:
+    """One deadline a customer (epoch ms); a deadline is passed once the watermark is greater.
+
+    `horizon_ms`: every stored deadline below it is in memory; None when all are. Memory wins over what is paged in, and a stored deadline that
+    memory has overtaken does no harm: releasing a customer with nothing due changes nothing.
+    """
+
+    __slots__ = ("_heap", "_known", "changed", "horizon_ms")
+
+    def __init__(self, stored: Iterable[tuple[str, int]], *, complete: bool) -> None:
+        self._known: dict[str, int | None] = dict(stored)
+        self._heap = [(at, customer) for customer, at in self._known.items() if at is not None]
+        heapify(self._heap)
+        self.horizon_ms = None if complete else max((at for at, _ in self._heap), default=0)
+        self.changed: dict[str, int | None] = {}
+        """Set since the last cut; None: removed."""
+
+    def set(self, customer: str, deadline_ms: int | None) -> None:
+        """Replace the deadline of a customer."""
+        known = self._known
+        if known.get(customer) == deadline_ms:
+            return
+        known[customer] = deadline_ms
+        self.changed[customer] = deadline_ms
+        if deadline_ms is not None:
+            heappush(self._heap, (deadline_ms, customer))
+            if len(self._heap) > 4 * len(known) + 1_000:
+                self._heap = [(at, who) for who, at in known.items() if at is not None]
+                heapify(self._heap)
+
+    def page(self, stored: Iterable[tuple[str, int]], horizon_ms: int) -> None:
+        """Take in stored deadlines of customers that memory knows nothing of."""
+        for customer, at in stored:
+            if customer not in self._known:
+                self._known[customer] = at
+                heappush(self._heap, (at, customer))
+        self.horizon_ms = horizon_ms
+
+    def first(self) -> int | None:
+        """The earliest deadline in memory."""
+        heap = self._heap
+        while heap:
+            at, customer = heap[0]
+            if self._known.get(customer) == at:
+                return at
+            heappop(heap)
+        return None
+
+    def pop(self, watermark_ms: int) -> str | None:
+        """Take out one customer whose deadline the watermark has passed; its new deadline must be set next."""
+        heap = self._heap
+        while heap and heap[0][0] < watermark_ms:
+            at, customer = heappop(heap)
+            if self._known.get(customer) == at:
+                self._known[customer] = None
+                self.changed[customer] = None
+                return customer
+        return None
+
+    def due(self, watermark_ms: int) -> set[str]:
+        """All customers in memory whose deadline the watermark has passed, left in place."""
+        heap, found, todo = self._heap, set(), [0]
+        size = len(heap)
+        while todo:
+            at = todo.pop()
+            if at < size and heap[at][0] < watermark_ms:
+                found.add(heap[at][1])
+                todo += (2 * at + 1, 2 * at + 2)
+        return found
+
+    def cut(self) -> dict[str, int | None]:
+        """Hand over what changed since the last cut."""
+        changed, self.changed = self.changed, {}
+        return changed
+
+    def confirmed(self, cut: dict[str, int | None]) -> None:
+        """Forget the removals that the store has applied."""
+        for customer, deadline_ms in cut.items():
+            if deadline_ms is None and self._known.get(customer, 0) is None and customer not in self.changed:
+                del self._known[customer]
