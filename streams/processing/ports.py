@@ -78,6 +78,15 @@ class Commit:
     now_ms: int = 0
 
 
+@dataclass(slots=True)
+class Accumulated:
+    """Accumulators of a task as of commit `ver`: all of them if `whole`, else those changed since the commit asked for (None: removed)."""
+
+    ver: str | None
+    fields: dict[str, int | None]
+    whole: bool
+
+
 class StateStore(Protocol):
     """State of all tasks. Every method raises StoreUnavailable where the store does not answer; `vers` are the vers this worker wrote last or is
     writing in a commit not yet answered: a load that finds another raises Fenced."""
@@ -113,6 +122,19 @@ class StateStore(Protocol):
 
     async def ver(self, partition: int) -> str | None:
         """The stored ver."""
+
+    async def accumulators(self, partition: int) -> dict[str, int]:
+        """All accumulators of a task; empty where it has no state."""
+
+    async def accumulators_changed(self, partition: int, since: str | None) -> Accumulated:
+        """The accumulators changed after commit `since`, as of one moment; all of them where `since` is None, older than a minute, or no longer in
+        the task's chain of commits (claimed again, failed over)."""
+
+    async def published(self) -> dict[str, bytes]:
+        """What the metrics publisher wrote: field -> packed value."""
+
+    async def write_published(self, vers: Collection[str], changes: Mapping[str, bytes | None]) -> None:
+        """Change what was published (None removes), only while the ver of task 0 is one of `vers`, else Fenced."""
 
     async def close(self) -> None:
         """Release connections."""

@@ -186,23 +186,28 @@ class Processor:
     # ------------------------------------------------------------------ commit
 
     async def _commit_loop(self, task: Task) -> None:
-        """Commit each interval, or sooner when the task is full; compare ver when there is nothing to do."""
+        """Commit each interval, or sooner when the task is full."""
         wake = self._wake[task.partition]
+        while self.tasks.get(task.partition) is task:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(wake.wait(), self.plan.commit_interval_ms / 1_000)
+            wake.clear()
+            await self.tick(task.partition)
+
+    async def tick(self, partition: int) -> None:
+        """One turn of the commit loop: commit, or compare ver when there is nothing to do; then punctuate silent time."""
+        task = self.tasks.get(partition)
+        if task is None:
+            return
         try:
-            while self.tasks.get(task.partition) is task:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(wake.wait(), self.plan.commit_interval_ms / 1_000)
-                wake.clear()
-                await self._commit(task)
+            await self._commit(task)
+            if self.tasks.get(partition) is task:
                 await self._punctuator.maybe(task)
         except Fenced as reason:
             self._fenced(task, reason)
-        except Fatal as error:
-            self.on_fatal(error)
-        except asyncio.CancelledError:
-            raise
         except Exception as error:
-            logger.exception("the commit loop of task %d broke", task.partition)
+            if not isinstance(error, Fatal):
+                logger.exception("the commit of task %d broke", partition)
             self.on_fatal(error)
 
     async def _last_commit(self, task: Task) -> None:

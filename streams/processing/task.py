@@ -186,8 +186,8 @@ class Task:
                 self.dirty[customer] = profile
                 if profile.hot_dirty:
                     self.scored.add(customer)
-                self.timers.set(customer, profile.deadline(self.plan.rules))
-                self.sessions.set(customer, profile.session_deadline())
+                self.timers.put(customer, profile.deadline(self.plan.rules))
+                self.sessions.put(customer, profile.session_deadline())
             if decided.steps_and_outcomes or decided.facts:
                 self._drain(profile, record.offset, decided)
         if applied:
@@ -214,7 +214,7 @@ class Task:
         while (customer := self.timers.pop(watermark_ms)) is not None:
             profile = self.profiles[customer]
             profile.release(watermark_ms, self.plan.rules, decided)
-            self.timers.set(customer, profile.deadline(self.plan.rules))
+            self.timers.put(customer, profile.deadline(self.plan.rules))
             self.dirty[customer] = profile
             self._drain(profile, at, decided)
 
@@ -224,7 +224,7 @@ class Task:
         while (customer := self.sessions.pop(watermark)) is not None:
             profile = self.profiles[customer]
             profile.close_sessions(watermark, self.plan.rules, decided)
-            self.sessions.set(customer, profile.session_deadline())
+            self.sessions.put(customer, profile.session_deadline())
             self.dirty[customer] = profile
             self._drain(profile, 0, decided)
 

@@ -21,7 +21,7 @@ class Timers:
         self.changed: dict[str, int | None] = {}
         """Set since the last cut; None: removed."""
 
-    def set(self, customer: str, deadline_ms: int | None) -> None:
+    def put(self, customer: str, deadline_ms: int | None) -> None:
         """Replace the deadline of a customer."""
         known = self._known
         if known.get(customer) == deadline_ms:
