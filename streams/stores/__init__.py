@@ -1,0 +1,1 @@
+"""State stores: Redis, memory, and the Faust table that shows them."""
