@@ -113,7 +113,7 @@ def _given(environ: Mapping[str, str]) -> StackState:
     found = health(environ)
     for answers, variable, address in (
         (found.kafka, BOOTSTRAP_VARIABLE, found.bootstrap),
-        (found.redis, REDIS_VARIABLE, _without_secrets(found.redis_url)),
+        (found.redis, REDIS_VARIABLE, without_secrets(found.redis_url)),
     ):
         if not answers:
             raise StackProblem(
@@ -122,7 +122,8 @@ def _given(environ: Mapping[str, str]) -> StackState:
     return StackState("given", found.bootstrap, found.redis_url)
 
 
-def _without_secrets(url: str) -> str:
+def without_secrets(url: str) -> str:
+    """The address of a URL without user and password."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.hostname}:{parts.port}{parts.path}"
 

@@ -24,31 +24,39 @@ class Daemon:
         self.folder = folder
         self.log_path = folder / f"{name}.log"
         self._pid_path = folder / f"{name}.pid"
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child_pid: int | None = None
 
     def spawn(self, command: Sequence[str]) -> None:
         """Start the program in a session of its own, so that Ctrl-C in a terminal does not reach it."""
-        with self.log_path.open("ab") as log:
-            self._child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, start_new_session=True
+        # Not Popen: such an object complains when it is dropped while its program runs, as ours do on purpose.
+        log = os.open(self.log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            self._child_pid = os.posix_spawnp(
+                command[0],
+                list(command),
+                os.environ,
+                setsid=True,
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, log, 1),
+                    (os.POSIX_SPAWN_DUP2, log, 2),
+                ],
             )
-        self._pid_path.write_text(f"{self._child.pid}\n")
+        finally:
+            os.close(log)
+        self._pid_path.write_text(f"{self._child_pid}\n")
 
     @property
     def pid(self) -> int | None:
         """The process id while the program runs."""
-        if self._child is not None:
-            return self._child.pid if self._child.poll() is None else None
+        self._reap()
+        if self._child_pid is not None:
+            return self._child_pid
         with contextlib.suppress(OSError, ValueError):
             pid = int(self._pid_path.read_text())
             if str(self.folder) in _command_line(pid):
                 return pid
         return None
-
-    @property
-    def exit_code(self) -> int | None:
-        """The exit code of a program that this process started and that has ended."""
-        return self._child.poll() if self._child is not None else None
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal if the program runs."""
@@ -85,6 +93,15 @@ class Daemon:
         """Raise StackProblem with the end of the log if the program has ended."""
         if self.pid is None:
             raise StackProblem(f"{self.name} ended while starting; the end of {self.log_path}:\n{self.tail()}")
+
+    def _reap(self) -> None:
+        """Take note of the end of our own child; until then its pid stays taken."""
+        if self._child_pid is not None:
+            with contextlib.suppress(ChildProcessError):
+                ended, _status = os.waitpid(self._child_pid, os.WNOHANG)
+                if ended == 0:
+                    return
+            self._child_pid = None
 
     def _wait_gone(self, timeout_s: float) -> bool:
         deadline = time.monotonic() + timeout_s

@@ -20,7 +20,7 @@ START_ATTEMPTS = 3
 class LocalStack:
     """A Kafka and a Redis with their data in `data_dir`, on preferred ports where free.
 
-    `tools_dir` keeps what is fetched (Kafka's jars, Redis) and may be shared; a preferred port of None takes any free one.
+    `tools_dir` keeps what is fetched (Kafka's jars, Redis) and may be shared; preferred port None: any free one.
     `start` adopts servers that an earlier process left running from the same folder. The servers outlive this process
     unless `stop` is called.
     """
