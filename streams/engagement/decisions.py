@@ -1,14 +1,9 @@
 """What the core decides while it folds events: due steps, outcomes, and facts for the metrics."""
 
 from dataclasses import dataclass, field
-from hashlib import blake2b
-from json import dumps
 from typing import Any
 
-
-def decision_id(*parts: str | int | None) -> str:
-    """Hash the parts of a decision's identity: hex blake2b-128 of their compact JSON array."""
-    return blake2b(dumps(parts, separators=(",", ":"), ensure_ascii=False).encode(), digest_size=16).hexdigest()
+from models.outputs import OutcomeName, outcome_id, trigger_id
 
 
 @dataclass(slots=True)
@@ -35,14 +30,14 @@ class DueStep:
 
     @property
     def trigger_id(self) -> str:
-        return decision_id("v1", self.customer_id, self.cart_id, self.last_touch_ms, self.step)
+        return trigger_id(self.customer_id, self.cart_id, self.last_touch_ms, self.step)
 
 
 @dataclass(slots=True)
 class Outcome:
     """How a cart went on or ended; fields as in the contract of engagement.outcomes."""
 
-    outcome: str
+    outcome: OutcomeName
     customer_id: str
     cart_id: str | None
     kind: str
@@ -60,7 +55,7 @@ class Outcome:
 
     @property
     def outcome_id(self) -> str:
-        return decision_id("o1", self.customer_id, self.cart_id, self.last_touch_ms, self.outcome, self.step)
+        return outcome_id(self.customer_id, self.cart_id, self.last_touch_ms, self.outcome, self.step)
 
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from models.codec import RecordRejected
-from models.outputs import cloudevent_headers
+from models.outputs import RejectedHeaders, cloudevent_headers, score_id
 from streams.engagement.decisions import DueStep, Outcome
 from streams.engagement.profile import Profile
 from streams.engagement.scoring import Score
@@ -76,7 +76,7 @@ class OutputWriter:
 
     def score(self, profile: Profile, now_ms: int) -> OutRecord:
         """The customer's score record."""
-        ce_id = f"{profile.customer_id}|{profile.rev}|{profile.as_of_ms}"
+        ce_id = score_id(profile.customer_id, profile.rev, profile.as_of_ms)
         return self._record(
             self.plan.scores_topic, "scores.v1", profile.customer_id, ce_id, profile.score_record(self._model), now_ms, None
         )
@@ -170,17 +170,9 @@ def stale(step: DueStep) -> Outcome:
     )
 
 
-def rejected_record(
-    plan: Plan, topic: str, partition: int, record: LogRecord, stage: str, rejection: RecordRejected
-) -> OutRecord:
+def rejected_record(plan: Plan, topic: str, partition: int, record: LogRecord, rejection: RecordRejected) -> OutRecord:
     """The record untouched, with Kafka Connect's error headers naming where it was and why it was refused."""
-    headers = [
-        *record.headers,
-        ("__connect.errors.topic", topic.encode()),
-        ("__connect.errors.partition", b"%d" % partition),
-        ("__connect.errors.offset", b"%d" % record.offset),
-        ("__connect.errors.stage", stage.encode()),
-        ("__connect.errors.exception.class.name", rejection.reason.encode()),
-        ("__connect.errors.exception.message", str(rejection).encode("utf-8", "backslashreplace")),
-    ]
-    return OutRecord(plan.rejected_topic, partition, record.key, record.value, headers)
+    why = RejectedHeaders(
+        topic=topic, partition=partition, offset=record.offset, reason=rejection.reason, message=rejection.message
+    )
+    return OutRecord(plan.rejected_topic, partition, record.key, record.value, why.appended_to(record.headers))

@@ -205,8 +205,7 @@ class Task:
     def _reject(self, run: Run, topic: TopicBook, record: LogRecord, rejection: RecordRejected) -> None:
         topic.rejected += 1
         if record.offset >= self.committed.get(run.topic, 0):
-            stage = "HANDLER" if rejection.reason == "HandlerError" else "VALUE_CONVERTER"
-            self.rejected.append(rejected_record(self.plan, run.topic, run.partition, record, stage, rejection))
+            self.rejected.append(rejected_record(self.plan, run.topic, run.partition, record, rejection))
             self.pending_bytes += len(record.value or b"") + 512
 
     def _release_timers(self, watermark_ms: int, at: int, decided: Decided) -> None:
