@@ -7,9 +7,10 @@ from typing import Any, Literal
 from redis.asyncio.connection import AbstractConnection
 from xxhash import xxh3_64_intdigest
 
-from streams.errors import DeploymentMismatch, Fenced, UnsafeStore
+from streams.errors import Fenced, UnsafeStore
 from streams.processing.ports import Accumulated, Commit, Stored
 from streams.stores import keys
+from streams.stores.deployment import compare
 from streams.stores.trail import Trail, changed_since
 from streams.stores.wire import Command, Refused, Wire, ask, transact
 
@@ -84,7 +85,7 @@ class RedisStore:
         async def operation(connection: AbstractConnection) -> None:
             _, flat = await ask(connection, ("WATCH", key), ("HGETALL", key))
             stored = {name.decode(): value.decode() for name, value in _pairs(flat)}
-            _compare(stored, wanted)
+            compare(stored, wanted)
             if await transact(connection, _hash_changes(key, wanted) if stored != wanted else []) is None:
                 raise Refused("another worker wrote the deployment meanwhile")
 
@@ -372,18 +373,6 @@ def _hash_changes(key: str, changes: Mapping[str, Any]) -> list[Command]:
 
 def _present(head: tuple[str, str], arguments: Sequence[str | bytes | int]) -> list[Command]:
     return [(*head, *arguments)] if arguments else []
-
-
-def _compare(stored: Mapping[str, str], wanted: Mapping[str, str]) -> None:
-    """Raise DeploymentMismatch unless nothing is stored, or only topics were added."""
-    for name in stored:
-        there, here = stored[name], wanted.get(name)
-        grown = name == "topics" and here is not None and set(there.split(",")) <= set(here.split(","))
-        if there != here and not grown:
-            raise DeploymentMismatch(
-                f"the stored state was made with {name}={there}, this worker has {name}={here}: "
-                f"start it with the same {name}, or under another APP_ID"
-            )
 
 
 def _pairs(flat: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
