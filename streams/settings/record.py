@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from models.topics import topic_name
 from streams.errors import InvalidSettings
 from streams.settings.forms import (
     BROKERS,
@@ -167,7 +168,7 @@ class Settings(BaseModel):
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> Self:
         """Settings of `environ`'s `PULSELINE_*`, then of `overrides` (name without prefix -> text)."""
-        return cls._of(gather(names(), environ=environ, overrides=overrides or {}))
+        return cls.from_sources(gather(names(), environ=environ, overrides=overrides or {}))
 
     @classmethod
     def load(
@@ -176,13 +177,22 @@ class Settings(BaseModel):
         *,
         environ: Mapping[str, str] | None = None,
         dotenv: Path = Path(".env"),
+        stack: Mapping[str, str] | None = None,
     ) -> Self:
-        """Settings of flags (`overrides`), over the environment, over the `.env` file, over the defaults."""
-        environ = os.environ if environ is None else environ
-        return cls._of(gather(names(), environ=environ, dotenv=read_dotenv(dotenv), overrides=overrides or {}))
+        """Settings of `overrides`, over the environment, over the `.env` file, over the running `stack`'s addresses."""
+        return cls.from_sources(
+            gather(
+                names(),
+                environ=os.environ if environ is None else environ,
+                dotenv=read_dotenv(dotenv),
+                stack=stack or {},
+                overrides=overrides or {},
+            )
+        )
 
     @classmethod
-    def _of(cls, texts: Mapping[str, tuple[str, str]]) -> Self:
+    def from_sources(cls, texts: Mapping[str, tuple[str, str]]) -> Self:
+        """Settings of setting name -> (text, source), as `gather` finds them."""
         known = names()
         values = {known[name]: _read(name, known[name], text) for name, (text, _) in texts.items()}
         try:
@@ -208,8 +218,8 @@ class Settings(BaseModel):
         }
 
     def topic(self, role: str) -> str:
-        """Name of the topic with a role: "engagement.cart.v1" of "cart"."""
-        return f"{self.topic_prefix}.{role}.v1"
+        """Name of a registered topic: "engagement.cart.v1" of "cart"."""
+        return topic_name(self.topic_prefix, f"{role}.v1")
 
     @property
     def score_min_delta_hundredths(self) -> int:

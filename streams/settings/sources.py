@@ -18,14 +18,15 @@ def gather(
     *,
     environ: Mapping[str, str],
     dotenv: Mapping[str, str] = NOTHING,
+    stack: Mapping[str, str] = NOTHING,
     overrides: Mapping[str, str] = NOTHING,
 ) -> dict[str, tuple[str, str]]:
-    """Setting name -> (text, source): flags win over the environment, that wins over the `.env` file.
+    """Setting name -> (text, source). Flags win over the environment, the `.env` file and the running stack.
 
-    `known` are the names without prefix; another `PULSELINE_*` raises InvalidSettings. An empty variable counts as absent.
+    `known` are the names without prefix; another `PULSELINE_*` raises InvalidSettings. Empty ones are absent.
     """
     found: dict[str, tuple[str, str]] = {}
-    for source, variables in ((".env", dotenv), ("environment", environ)):
+    for source, variables in (("stack", stack), (".env", dotenv), ("environment", environ)):
         for variable, text in variables.items():
             if variable.startswith(PREFIX) and not variable.startswith(RESERVED):
                 name = _known(variable.removeprefix(PREFIX), known)
