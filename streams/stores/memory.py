@@ -100,8 +100,8 @@ class MemoryStore:
     ) -> None:
         """Let the next operation (the next of that name) go wrong once; may be ordered several times.
 
-        unavailable: nothing is done, StoreUnavailable. unknown: done, yet StoreUnavailable. before: the connection breaks
-        before the write. reply_lost: it breaks after it. In these two `then` runs (a failover, another worker's claim),
+        unavailable: nothing is done, StoreUnavailable. unknown: done, yet StoreUnavailable. before: the connection
+        breaks before the write. reply_lost: it breaks after it. In these two `then` runs (a failover, say),
         and the outcome is resolved as RedisStore does. A read fails as `unavailable`, whatever the kind.
         """
         self._faults.append((kind, operation, then))
