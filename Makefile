@@ -5,30 +5,86 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements/dev.lock
-STAMP := $(VENV)/.installed
-# The first interpreter of the list that is new enough.
+PACKAGES := $(VENV)/.packages
+INSTALLED := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+CODE = $(wildcard models streams tests bench)
+# The first interpreter of the list that is new enough and can make environments.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python; do \
 	$$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$python && break; done)
 
 .PHONY: help
-help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+help: ## list what can be made
+	@echo "Pulseline: live engagement scores and cart-abandonment triggers from Kafka. Two commands to begin with: make demo, make test"
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+
+.PHONY: demo
+demo: env ## bring Kafka and Redis up, simulate shoppers, watch scores and triggers (DURATION=90s ends by itself)
+	@$(BIN)/pulseline demo $(if $(DURATION),--duration $(DURATION))
+
+.PHONY: test
+test: lint ## everything that must hold: linters, types, import rings, all suites but the long ones
+	@$(BIN)/python -m pytest -m "not chaos_long and not bench" $(PYTEST)
+
+.PHONY: quick
+quick: env ## the unit and property suites alone
+	@$(BIN)/python -m pytest -q tests/unit tests/property $(PYTEST)
+
+.PHONY: lint
+lint: env ## ruff, mypy and the import rings
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy --no-error-summary $(CODE)
+	@$(BIN)/lint-imports --no-logo >.cache/lint-imports.log || { cat .cache/lint-imports.log; exit 1; }
+	@echo "ruff, mypy and the import rings are content"
+
+.PHONY: format
+format: env ## let ruff format the code and repair what it can
+	@$(BIN)/ruff check --quiet --fix-only .
+	@$(BIN)/ruff format --quiet .
+
+.PHONY: chaos
+chaos: env ## the long chaos suites: kills, freezes, restarts
+	@$(BIN)/python -m pytest -m "chaos or chaos_long" --timeout 1800 $(PYTEST)
+
+.PHONY: bench
+bench: env ## measure; the figures go to bench/report.json
+	@$(BIN)/python -m bench $(BENCH)
+
+.PHONY: stack-up
+stack-up: env ## bring Kafka and Redis up (.pulseline/stack.json says where) and create the topics
+	@$(BIN)/pulseline stack up
+
+.PHONY: stack-down
+stack-down: env ## stop them; the data stays
+	@$(BIN)/pulseline stack down
 
 .PHONY: env
-env: $(STAMP) ## make .venv with the locked packages (again when the lock or pyproject.toml changed)
+env: $(INSTALLED) ## make .venv with the locked packages (anew when the lock changed)
+	@:
 
-$(STAMP): $(LOCK) pyproject.toml
-	@test -n "$(PYTHON)" || { echo "Pulseline needs Python 3.11 or newer with the venv and ensurepip modules (Debian: apt-get install python3-venv)." \
-		"None of python3, python3.13, python3.12, python3.11 is that: name one with make PYTHON=/path/to/python $(MAKECMDGOALS)." >&2; exit 1; }
-	@echo "Making $(VENV) with $$($(PYTHON) --version) (about a minute the first time)"
-	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet --require-hashes -r $(LOCK)
-	@$(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet --no-deps --no-build-isolation -e .
+# Entry points are read from the installed distribution, so a change of pyproject.toml installs it again.
+$(INSTALLED): $(PACKAGES) pyproject.toml
+	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
+# Kafka's jars take as long as the packages, so both are fetched at once; where that fails, `pulseline stack up` says why.
+$(PACKAGES): $(LOCK) requirements/installer.txt
+	@test -n "$(PYTHON)" || { echo "Pulseline needs Python 3.11 or newer with the modules venv and ensurepip (Debian, Ubuntu:" \
+		"apt-get install python3-venv). None of python3, python3.13, python3.12, python3.11 is that; if there is one elsewhere," \
+		"name it: make $(MAKECMDGOALS) PYTHON=/path/to/python" >&2; exit 1; }
+	@mkdir -p .cache
+	@echo "Making $(VENV) with $$($(PYTHON) --version) and the packages of $(LOCK) (a minute at most, once)"
+	@docker info >/dev/null 2>&1 || $(PYTHON) -m streams.stack.tools .pulseline/tools >.cache/jars.log 2>&1 & \
+	$(PYTHON) -m venv --clear $(VENV) \
+	&& { { $(PIP) install --quiet --require-hashes -r requirements/installer.txt \
+		&& $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r $(LOCK); } >.cache/uv.log 2>&1 \
+		|| $(PIP) install --quiet --require-hashes -r $(LOCK); } \
+	&& touch $@
+
 .PHONY: lock
-lock: ## solve the versions anew and write requirements/dev.lock
+lock: ## solve the versions of pyproject.toml anew and write requirements/dev.lock
 	@$(PYTHON) -m venv --clear .cache/uv
-	@.cache/uv/bin/python -m pip --disable-pip-version-check --no-input install --quiet uv
+	@.cache/uv/bin/python -m pip --disable-pip-version-check --no-input install --quiet --require-hashes -r requirements/installer.txt
 	@.cache/uv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --generate-hashes \
 		--no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --output-file $(LOCK)
