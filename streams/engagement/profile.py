@@ -1,0 +1,308 @@
+"""The single customer view: everything Pulseline knows of one customer, changed in place by one event after the other.
+
+Two packed fields: hot is what any event changes; cold (carts, orders, ids of cart events) is opened and written for cart events
+and for clicks on a trigger's email only. All of it is a merge: within the lateness bound no order of reading changes a byte.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from streams.engagement import sessions as intervals
+from streams.engagement import snapshot
+from streams.engagement.active import ActivePeriods
+from streams.engagement.cart import CartBook, CartPolicy
+from streams.engagement.decay import HOUR_MS, DecayedSum
+from streams.engagement.decisions import Decided
+from streams.engagement.identity import EventMemory
+from streams.engagement.kinds import CART, CHANNELS, CLICKSTREAM, EMAIL, KINDS, SOCIAL, TYPE_OF_CODE
+from streams.engagement.orders import OrderMemory
+from streams.engagement.scoring import UNWEIGHED_OF_MACHINES, Score, ScoreModel
+from streams.engagement.windows import RollingCounters
+
+_ORDER_TYPES: Final = frozenset({"order_completed", "order_cancelled", "order_refunded"})
+_WINDOWS: Final = ("1h", "24h", "7d", "30d")
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the operator may set: how carts are judged, and the score model."""
+
+    cart: CartPolicy
+    score_model: ScoreModel
+
+
+class Profile:
+    """One customer. rev: number of applied events; as_of_ms: the newest event; last_seen_ms, first_seen_ms: of events by the customer.
+
+    hot_dirty, cold_dirty: what changed since it was packed. published_*, order_since_published: what the task last told about
+    the score; not part of the state.
+    """
+
+    __slots__ = (
+        "_active",
+        "_carts",
+        "_cold",
+        "_ids",
+        "_orders",
+        "_sums",
+        "as_of_ms",
+        "cold_dirty",
+        "counters",
+        "customer_id",
+        "first_seen_ms",
+        "hot_dirty",
+        "last_seen_ms",
+        "order_since_published",
+        "published_as_of_ms",
+        "published_score",
+        "rev",
+        "sessions",
+    )
+
+    def __init__(self, customer_id: str) -> None:
+        self.customer_id = customer_id
+        self.rev = 0
+        self.as_of_ms = 0
+        self.last_seen_ms: int | None = None
+        self.first_seen_ms: int | None = None
+        self.counters = RollingCounters()
+        self.sessions: list[list[int]] = []
+        self.hot_dirty = self.cold_dirty = False
+        self.published_score: int | None = None
+        self.published_as_of_ms = 0
+        self.order_since_published = False
+        self._sums: list[DecayedSum | None] = [None] * len(CHANNELS)
+        self._active = ActivePeriods()
+        self._ids = [EventMemory() for _ in CHANNELS]
+        self._orders = OrderMemory()
+        self._carts: CartBook | None = None
+        self._cold: bytes | None = None
+
+    @property
+    def carts(self) -> CartBook:
+        """The customer's carts; the cold field is opened where it was not yet."""
+        if self._carts is None:
+            self._open_cold()
+        assert self._carts is not None  # noqa: S101 - just opened
+        return self._carts
+
+    # ------------------------------------------------------------------ fold
+
+    def apply(self, event: Any, watermark_ms: int, rules: Rules, decided: Decided) -> bool:
+        """Fold one event; False where it is a duplicate. watermark_ms: its own topic's before it was read, -1 for none."""
+        event_type, occurred_at_ms = event.type, event.occurred_at_ms
+        code, topic, page = KINDS[event_type]
+        if topic == CART and self._carts is None:
+            self._open_cold()
+        if not self._ids[topic].admit(event.event_id, occurred_at_ms):
+            return False
+        self.hot_dirty = applied = True
+        if event_type in _ORDER_TYPES:
+            applied = self._order(event, code, rules.score_model, decided)
+        by_machine = topic == EMAIL and event.machine is True
+        if applied:
+            self.rev += 1
+            self.counters.add(code, occurred_at_ms)
+            weight = rules.score_model.weights.get(event_type)
+            if weight is not None and not (by_machine and event_type in UNWEIGHED_OF_MACHINES):
+                self._sum(weight[0], weight[1]).add(occurred_at_ms, weight[2])
+        if occurred_at_ms > self.as_of_ms:
+            self.as_of_ms = occurred_at_ms
+        if event.by_customer and not by_machine:
+            self._seen(occurred_at_ms, decided)
+            if topic <= CART and occurred_at_ms >= watermark_ms:
+                self._session(event_type, topic, page, occurred_at_ms, decided)
+        if topic == CART:
+            self.cold_dirty = True
+            self.carts.read(event, watermark_ms, rules.cart, decided)
+        elif event_type == "email_link_clicked" and event.trigger_id is not None and not by_machine:
+            self.cold_dirty = True
+            self.carts.clicked(event.trigger_id, occurred_at_ms, watermark_ms, decided)
+        return applied
+
+    def release(self, cart_watermark_ms: int, rules: Rules, decided: Decided) -> None:
+        """Fold the waiting cart events and fire the timers that the cart watermark has passed."""
+        self.cold_dirty = True
+        self.carts.release(cart_watermark_ms, rules.cart, decided)
+
+    def close_sessions(self, watermark_ms: int, rules: Rules, decided: Decided) -> None:  # noqa: ARG002 - the task's one shape of call
+        """Let the sessions go that are final; watermark_ms: the least of the clickstream's and the cart's."""
+        for session in intervals.final(self.sessions, watermark_ms):
+            self._closed(session, decided)
+
+    def deadline(self, rules: Rules) -> int | None:
+        """The earliest time at which the cart watermark calls for `release`."""
+        if self._carts is None and self._cold is None:
+            return None
+        return self.carts.deadline(rules.cart)
+
+    def session_deadline(self) -> int | None:
+        """When the oldest open session ends for good: final once the watermark is greater."""
+        return self.sessions[0][1] + intervals.SESSION_GAP_MS if self.sessions else None
+
+    def _order(self, event: Any, code: int, model: ScoreModel, decided: Decided) -> bool:
+        """Remember an order, cancellation or refund; False where it is an order known already."""
+        orders, order_id, occurred_at_ms, facts = self._orders, event.order_id, event.occurred_at_ms, decided.facts
+        if event.type == "order_cancelled":
+            orders.cancelled(order_id, occurred_at_ms, facts)
+        elif event.type == "order_refunded":
+            orders.refunded(order_id, occurred_at_ms, event.total_minor, facts)
+        else:
+            known_ms = orders.placed(order_id, occurred_at_ms, event.total_minor, event.currency, facts)
+            if known_ms is not None:
+                self._repeat(code, known_ms, occurred_at_ms, model, decided)
+                return False
+            self.order_since_published = True
+        return True
+
+    def _repeat(self, code: int, known_ms: int, occurred_at_ms: int, model: ScoreModel, decided: Decided) -> None:
+        """An order named again moves its count and weight to the earlier time; windows move on as with any event."""
+        self.counters.advance(occurred_at_ms)
+        weight = model.weights.get("order_completed")
+        if weight is not None:
+            self._sum(weight[0], weight[1]).add(occurred_at_ms, 0)
+        if occurred_at_ms < known_ms:
+            self.counters.move(code, known_ms, occurred_at_ms)
+            if weight is not None:
+                self._sum(weight[0], weight[1]).move(weight[2], known_ms, occurred_at_ms)
+            decided.facts.append(("moved", "order_completed", known_ms, occurred_at_ms))
+
+    def _sum(self, channel: int, half_life_ms: int) -> DecayedSum:
+        """The channel's sum, begun anew where the model's half-life changed."""
+        total = self._sums[channel]
+        if total is None or total.half_life_ms != half_life_ms:
+            total = self._sums[channel] = DecayedSum(half_life_ms)
+        return total
+
+    def _seen(self, occurred_at_ms: int, decided: Decided) -> None:
+        """The customer did something."""
+        last_ms, first_ms = self.last_seen_ms, self.first_seen_ms
+        if last_ms is None or occurred_at_ms // HOUR_MS != last_ms // HOUR_MS:
+            self._active.mark(last_ms, occurred_at_ms, decided.facts)
+        if last_ms is None or occurred_at_ms > last_ms:
+            self.last_seen_ms = occurred_at_ms
+        if first_ms is None or occurred_at_ms < first_ms:
+            self.first_seen_ms = occurred_at_ms
+
+    def _session(self, event_type: str, topic: int, page: int, occurred_at_ms: int, decided: Decided) -> None:
+        sessions = self.sessions
+        order = 1 if event_type == "order_completed" else 0
+        intervals.enter(sessions, occurred_at_ms, page, topic - order, order)
+        if len(sessions) > intervals.OPEN_SESSIONS_MAX:
+            self._closed(sessions.pop(0), decided)
+
+    def _closed(self, session: list[int], decided: Decided) -> None:
+        self.hot_dirty = True
+        first_ms, last_ms, *counts = session
+        decided.facts.append(("session", last_ms, last_ms - first_ms, *counts))
+
+    # ------------------------------------------------------------------ pack
+
+    def pack_hot(self) -> bytes:
+        """The hot field, canonical: equal state gives equal bytes."""
+        self.hot_dirty = False
+        as_of_ms, last_ms, first_ms, ids = self.as_of_ms, self.last_seen_ms, self.first_seen_ms, self._ids
+        return snapshot.pack(
+            [
+                self.rev,
+                as_of_ms,
+                None if last_ms is None else as_of_ms - last_ms,
+                None if first_ms is None else as_of_ms - first_ms,
+                self._active.hours,
+                self._active.days,
+                [None if total is None else total.pack() for total in self._sums],
+                self.counters.pack(),
+                intervals.pack(self.sessions, as_of_ms),
+                ids[CLICKSTREAM].pack(),
+                ids[EMAIL].pack(),
+                ids[SOCIAL].pack(),
+            ]
+        )
+
+    def pack_cold(self) -> bytes | None:
+        """The cold field, canonical; None where there is nothing to keep."""
+        self.cold_dirty = False
+        if self._carts is None:
+            return self._cold
+        parts = [self._orders.pack(), self._ids[CART].pack(), self._carts.pack()]
+        return snapshot.pack(parts) if any(part is not None for part in parts) else None
+
+    @classmethod
+    def unpack(cls, customer_id: str, hot: bytes | None, cold: bytes | None) -> "Profile":
+        """The profile as stored; NewerSchema where a later version wrote it."""
+        profile = cls(customer_id)
+        profile._cold = cold
+        if hot is not None:
+            profile._unpack_hot(snapshot.unpack(hot))
+        return profile
+
+    def _unpack_hot(self, packed: list[Any]) -> None:
+        self.rev, as_of_ms, last_age_ms, first_age_ms, hours, days, sums, counts, sessions, *ids = packed
+        self.as_of_ms = as_of_ms
+        if last_age_ms is not None:
+            self.last_seen_ms, self.first_seen_ms = as_of_ms - last_age_ms, as_of_ms - first_age_ms
+        self._active = ActivePeriods(hours, days)
+        self._sums = [None if total is None else DecayedSum.unpack(total) for total in sums]
+        self.counters = RollingCounters.unpack(as_of_ms, counts)
+        self.sessions = intervals.unpack(sessions, as_of_ms)
+        for topic, remembered in zip((CLICKSTREAM, EMAIL, SOCIAL), ids, strict=True):
+            self._ids[topic] = EventMemory.unpack(remembered)
+
+    def _open_cold(self) -> None:
+        orders, ids, carts = (None, None, None) if self._cold is None else snapshot.unpack(self._cold)
+        self._orders = OrderMemory.unpack(orders)
+        self._ids[CART] = EventMemory.unpack(ids)
+        self._carts = CartBook(self.customer_id) if carts is None else CartBook.unpack(self.customer_id, carts)
+        self._cold = None
+
+    # ------------------------------------------------------------------ tell
+
+    def score(self, model: ScoreModel) -> Score:
+        """The engagement score as of the newest event."""
+        return model.score(self._sums, self.as_of_ms)
+
+    def score_record(self, model: ScoreModel) -> dict[str, Any]:
+        """The value of the customer's record in the scores topic."""
+        score = self.score(model)
+        return {
+            "customer_id": self.customer_id,
+            "score": score.hundredths / 100,
+            "contributions": {channel: part / 100 for channel, part in score.contributions.items()},
+            "raw": {channel: round(value, 4) for channel, value in score.raw.items()},
+            "counters": self._counts(),
+            "last_seen_ms": self.last_seen_ms,
+            "as_of_ms": self.as_of_ms,
+            "rev": self.rev,
+            "model_version": model.version,
+        }
+
+    def view(self, model: ScoreModel) -> dict[str, Any]:
+        """Everything known, as plain canonical values: for people, tables and comparisons."""
+        score = self.score(model)
+        keys = ("first_ms", "last_ms", "events", "pages", "cart_events", "order_events")
+        return {
+            "customer_id": self.customer_id,
+            "rev": self.rev,
+            "as_of_ms": self.as_of_ms,
+            "last_seen_ms": self.last_seen_ms,
+            "channels": {
+                channel: {"window": total.window, "current": total.current, "previous": total.previous}
+                for channel, total in zip(CHANNELS, self._sums, strict=True)
+                if total is not None
+            },
+            "counters": self._counts(),
+            "score": _decimal(score.hundredths),
+            "contributions": {channel: _decimal(part) for channel, part in score.contributions.items()},
+            "sessions": [dict(zip(keys, session, strict=True)) for session in self.sessions],
+            "carts": self.carts.view(),
+            "waiting": self.carts.waiting,
+        }
+
+    def _counts(self) -> dict[str, dict[str, int]]:
+        """Events per type and window as of the newest event; types without any left out."""
+        totals = self.counters.totals().items()
+        return {TYPE_OF_CODE[code]: dict(zip(_WINDOWS, counts, strict=True)) for code, counts in totals}
+
+
+def _decimal(hundredths: int) -> str:
+    return f"{hundredths // 100}.{hundredths % 100:02d}"

@@ -1,0 +1,156 @@
+"""Rolling counters: how many events of each type in the last hour, day, week and month.
+
+Three rings of buckets aligned to UTC: 12 of 5 min, 24 of 1 h, 30 of 1 d. A bucket's slot is its number modulo the ring, so a
+slot and the customer's newest event together tell the bucket, and slots are freed when the newest event moves on.
+All rings of all types share one flat dict, sparse: a customer of ten events has some twenty entries.
+"""
+
+from itertools import accumulate
+from operator import sub
+from typing import Any, Final
+
+from streams.engagement.decay import HOUR_MS
+
+FIVE_MINUTES_MS: Final = 300_000
+DAY_MS: Final = 86_400_000
+
+_FIVES: Final = 12
+_HOURS: Final = 24
+_DAYS: Final = 30
+_WEEK_DAYS: Final = 7
+_HOUR_SLOT: Final = _FIVES
+_DAY_SLOT: Final = _FIVES + _HOURS
+SLOTS: Final = _FIVES + _HOURS + _DAYS
+_NEVER: Final = 1 << 62
+
+
+class RollingCounters:
+    """Counts per event type code, kept relative to `as_of_ms`, the newest event.
+
+    counts: code * SLOTS + slot -> events; stale_ms: as soon as as_of_ms reaches it, an entry leaves its ring.
+    """
+
+    __slots__ = ("as_of_ms", "counts", "stale_ms")
+
+    def __init__(self) -> None:
+        self.as_of_ms = 0
+        self.counts: dict[int, int] = {}
+        self.stale_ms = _NEVER
+
+    def add(self, code: int, occurred_at_ms: int) -> None:
+        """Count one event; a late one goes to its own buckets, as far as they are still kept.
+
+        >>> counters, nine = RollingCounters(), 9 * HOUR_MS
+        >>> for minute in (4, 5, 63):
+        ...     counters.add(0, nine + minute * 60_000)
+        >>> counters.totals()
+        {0: [2, 3, 3, 3]}
+        """
+        if occurred_at_ms < self.as_of_ms:
+            self._change(code, occurred_at_ms, 1)
+            return
+        self.advance(occurred_at_ms)
+        five = occurred_at_ms // FIVE_MINUTES_MS
+        hour = five // 12
+        counts, base = self.counts, code * SLOTS
+        slot = base + five % _FIVES
+        counts[slot] = counts.get(slot, 0) + 1
+        slot = base + _HOUR_SLOT + hour % _HOURS
+        counts[slot] = counts.get(slot, 0) + 1
+        slot = base + _DAY_SLOT + hour // 24 % _DAYS
+        counts[slot] = counts.get(slot, 0) + 1
+        stale_ms = (five + _FIVES) * FIVE_MINUTES_MS
+        if stale_ms < self.stale_ms:
+            self.stale_ms = stale_ms
+
+    def advance(self, as_of_ms: int) -> None:
+        """Move on to a newer event and free the slots that no window needs any more."""
+        if as_of_ms > self.as_of_ms:
+            before_ms, self.as_of_ms = self.as_of_ms, as_of_ms
+            if as_of_ms >= self.stale_ms:
+                self._free(before_ms)
+
+    def move(self, code: int, from_ms: int, to_ms: int) -> None:
+        """Count an event already counted at `from_ms` at `to_ms` instead."""
+        self._change(code, from_ms, -1)
+        self._change(code, to_ms, 1)
+        self.stale_ms = self._stale_from(_expiries(self.as_of_ms))
+
+    def totals(self) -> dict[int, list[int]]:
+        """Events per type code in the last [1 h, 24 h, 7 d, 30 d] as of the newest event, by code."""
+        today = self.as_of_ms // DAY_MS
+        week = {_DAY_SLOT + day % _DAYS for day in range(today - _WEEK_DAYS + 1, today + 1)}
+        totals: dict[int, list[int]] = {}
+        last, row = -1, [0, 0, 0, 0]
+        counts = self.counts
+        for key in sorted(counts):
+            code, slot = divmod(key, SLOTS)
+            if code != last:
+                last = code
+                totals[code] = row = [0, 0, 0, 0]
+            if slot < _HOUR_SLOT:
+                row[0] += counts[key]
+            elif slot < _DAY_SLOT:
+                row[1] += counts[key]
+            else:
+                row[3] += counts[key]
+                if slot in week:
+                    row[2] += counts[key]
+        return totals
+
+    def pack(self) -> list[object]:
+        """Canonical: [5-min buckets until an entry leaves (0: never), differences of the sorted keys, counts]."""
+        counts = self.counts
+        keys = sorted(counts)
+        until = self.stale_ms // FIVE_MINUTES_MS - self.as_of_ms // FIVE_MINUTES_MS if keys else 0
+        return [until, [*keys[:1], *map(sub, keys[1:], keys)], [*map(counts.__getitem__, keys)]]
+
+    @classmethod
+    def unpack(cls, as_of_ms: int, packed: list[Any]) -> "RollingCounters":
+        """The counters that were packed as of `as_of_ms`."""
+        counters = cls()
+        counters.as_of_ms = as_of_ms
+        until, differences, counts = packed
+        if until:
+            counters.counts = dict(zip(accumulate(differences), counts, strict=True))
+            counters.stale_ms = (as_of_ms // FIVE_MINUTES_MS + until) * FIVE_MINUTES_MS
+        return counters
+
+    def _change(self, code: int, occurred_at_ms: int, by: int) -> None:
+        """Change the buckets of a time at or before as_of_ms, as far as they are kept."""
+        counts, as_of_ms = self.counts, self.as_of_ms
+        for width_ms, size, first in _RINGS:
+            bucket = occurred_at_ms // width_ms
+            if bucket > as_of_ms // width_ms - size:
+                key = code * SLOTS + first + bucket % size
+                count = counts.get(key, 0) + by
+                if count:
+                    counts[key] = count
+                else:
+                    del counts[key]
+                self.stale_ms = min(self.stale_ms, (bucket + size) * width_ms)
+
+    def _free(self, before_ms: int) -> None:
+        """Drop what left its ring when the newest event moved on from `before_ms`."""
+        expiries, as_of_ms = _expiries(before_ms), self.as_of_ms
+        self.counts = {key: count for key, count in self.counts.items() if expiries[key % SLOTS] > as_of_ms}
+        self.stale_ms = self._stale_from(expiries)
+
+    def _stale_from(self, expiries: list[int]) -> int:
+        return min((expiries[key % SLOTS] for key in self.counts), default=_NEVER)
+
+
+_RINGS: Final = (
+    (FIVE_MINUTES_MS, _FIVES, 0),
+    (HOUR_MS, _HOURS, _HOUR_SLOT),
+    (DAY_MS, _DAYS, _DAY_SLOT),
+)
+
+
+def _expiries(as_of_ms: int) -> list[int]:
+    """For each slot, the time at which the bucket it holds as of `as_of_ms` leaves its ring."""
+    expiries = []
+    for width_ms, size, _ in _RINGS:
+        newest = as_of_ms // width_ms
+        expiries += [(newest - (newest - slot) % size + size) * width_ms for slot in range(size)]
+    return expiries
