@@ -13,7 +13,6 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,20 +20,15 @@ from kafka import KafkaProducer
 from kafka.codec import has_lz4
 from kafka.errors import KafkaError
 
-from models.codec import RecordRejected, event_from
-from models.events import EVENT_TYPES, EventFields
-from models.fields import VALUE_BYTES_MAX
+from models.events import EventFields
 from models.topics import DEFAULT_TOPIC_PREFIX, topic_name
 from streams.errors import LogUnavailable, PulselineError
+from streams.producer.encoding import InvalidEvent, checked, encode
 
 Headers = Sequence[tuple[str, bytes]]
 
 REQUEST_BYTES_MAX = 1_048_576
 BATCH_BYTES_MAX = 131_072
-
-
-class InvalidEvent(PulselineError, ValueError):
-    """The event breaks the contract: the message names the field and the rule, never the customer's value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,28 +48,6 @@ class NotDelivered(PulselineError):
         reasons = ", ".join(sorted({record.reason for record in undelivered}))
         super().__init__(f"{len(undelivered)} events were not delivered: {reasons}")
         self.undelivered = undelivered
-
-
-def encode(event: EventFields | Mapping[str, Any]) -> tuple[str, bytes, bytes]:
-    """(topic suffix, key, value) of an event; InvalidEvent where the contract, or its limit of bytes, refuses it."""
-    checked = event if isinstance(event, EventFields) else _checked(event)
-    value = checked.model_dump_json(exclude_none=True).encode()
-    if len(value) > VALUE_BYTES_MAX:
-        raise InvalidEvent(f"{checked.type}: the event has {len(value)} bytes, {VALUE_BYTES_MAX} are allowed")
-    return EVENT_TYPES[checked.type].topic, checked.customer_id.encode(), value
-
-
-def _checked(fields: Mapping[str, Any]) -> EventFields:
-    try:
-        event = event_from(fields)
-    except RecordRejected as refusal:
-        raise InvalidEvent(f"{fields.get('type', 'event')}: {refusal.message}") from None
-    # Readers ignore what they do not know, so a mistyped name would be lost without a word.
-    for name in fields.keys() - type(event).model_fields.keys():
-        near = get_close_matches(name, type(event).model_fields, n=1)
-        hint = f", did you mean {near[0]}?" if near else ""
-        raise InvalidEvent(f"{event.type}: {name}: no such field{hint}")
-    return event
 
 
 def _now_ms() -> int:
@@ -142,7 +114,7 @@ class EngagementProducer:
         `occurred_at_ms` is now. timestamp_ms is the record's own time, where the topic keeps CreateTime.
         """
         if not isinstance(event, EventFields):
-            event = _checked({"event_id": str(uuid.uuid4()), "occurred_at_ms": _now_ms()} | dict(event or {}) | fields)
+            event = checked({"event_id": str(uuid.uuid4()), "occurred_at_ms": _now_ms()} | dict(event or {}) | fields)
         elif fields:
             raise InvalidEvent(f"{event.type}: a whole event takes no further fields")
         suffix, key, value = encode(event)
