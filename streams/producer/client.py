@@ -26,6 +26,8 @@ from streams.errors import LogUnavailable, PulselineError
 from streams.producer.encoding import InvalidEvent, checked, encode
 
 Headers = Sequence[tuple[str, bytes]]
+Acknowledged = Callable[[int, int, int], None]
+"""Called with (partition, offset, timestamp in ms) of a record that Kafka has, from another thread."""
 
 REQUEST_BYTES_MAX = 1_048_576
 BATCH_BYTES_MAX = 131_072
@@ -106,19 +108,27 @@ class EngagementProducer:
             raise LogUnavailable(f"Kafka does not answer at {bootstrap}: {type(error).__name__}") from error
 
     def send(
-        self, event: EventFields | Mapping[str, Any] | None = None, /, *, timestamp_ms: int | None = None, **fields: Any
+        self,
+        event: EventFields | Mapping[str, Any] | None = None,
+        /,
+        *,
+        timestamp_ms: int | None = None,
+        acknowledged: Acknowledged | None = None,
+        **fields: Any,
     ) -> str:
         """Check one event and hand it to Kafka's client; return its event_id.
 
         `event` is a class of models.events, a mapping, or given by `fields`. Absent, `event_id` is a random one and
         `occurred_at_ms` is now. timestamp_ms is the record's own time, where the topic keeps CreateTime.
+        `acknowledged` is called with (partition, offset, timestamp_ms) once Kafka has it, from another thread.
         """
         if not isinstance(event, EventFields):
             event = checked({"event_id": str(uuid.uuid4()), "occurred_at_ms": _now_ms()} | dict(event or {}) | fields)
         elif fields:
             raise InvalidEvent(f"{event.type}: a whole event takes no further fields")
         suffix, key, value = encode(event)
-        self.send_raw(topic_name(self.topic_prefix, suffix), key, value, timestamp_ms=timestamp_ms)
+        topic = topic_name(self.topic_prefix, suffix)
+        self.send_raw(topic, key, value, timestamp_ms=timestamp_ms, acknowledged=acknowledged)
         return event.event_id
 
     def send_raw(
@@ -129,12 +139,12 @@ class EngagementProducer:
         *,
         headers: Headers = (),
         timestamp_ms: int | None = None,
-        acknowledged: Callable[[int, int, int], None] | None = None,
+        acknowledged: Acknowledged | None = None,
     ) -> None:
         """Hand a record over as it is, UNCHECKED: for records not delivered before, and for tests of bad input.
 
-        `acknowledged` is called with (partition, offset, timestamp_ms) from another thread. Raises InvalidEvent for a
-        record beyond REQUEST_BYTES_MAX, LogUnavailable where Kafka takes nothing for `block_ms_max`.
+        Raises InvalidEvent for a record beyond REQUEST_BYTES_MAX, LogUnavailable where Kafka takes nothing for
+        `block_ms_max`. `acknowledged` is as in `send`.
         """
         number = self._take(topic, key, value)
         try:
@@ -210,7 +220,7 @@ class EngagementProducer:
             self._changed.notify_all()
             return record
 
-    def _acknowledge(self, number: int, acknowledged: Callable[[int, int, int], None] | None, metadata: Any) -> None:
+    def _acknowledge(self, number: int, acknowledged: Acknowledged | None, metadata: Any) -> None:
         with self._changed:
             self.delivered += 1
         self._settle(number)
