@@ -13,6 +13,9 @@ CODE = $(wildcard models streams tests bench)
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python; do \
 	$$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$python && break; done)
 
+SOLVE := .cache/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	--no-emit-index-url --no-emit-find-links
+
 .PHONY: help
 help: ## list what can be made
 	@echo "Pulseline: live engagement scores and cart-abandonment triggers from Kafka. Two commands to begin with: make demo, make test"
@@ -83,8 +86,8 @@ $(PACKAGES): $(LOCK) requirements/installer.txt
 	&& touch $@
 
 .PHONY: lock
-lock: ## solve the versions of pyproject.toml anew and write requirements/dev.lock
+lock: ## solve the versions of pyproject.toml anew: requirements/dev.lock, and run.lock for the image
 	@$(PYTHON) -m venv --clear .cache/uv
 	@.cache/uv/bin/python -m pip --disable-pip-version-check --no-input install --quiet --require-hashes -r requirements/installer.txt
-	@.cache/uv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --generate-hashes \
-		--no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --output-file $(LOCK)
+	@$(SOLVE) --upgrade --extra dev pyproject.toml --output-file $(LOCK)
+	@$(SOLVE) --constraints $(LOCK) pyproject.toml --output-file requirements/run.lock

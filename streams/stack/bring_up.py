@@ -49,7 +49,7 @@ def bring_up(environ: Mapping[str, str], *, through: Through = "auto", say: Say 
     Where the environment names both addresses there is nothing to start: they are only asked whether they answer.
     """
     folder = stack_folder(environ)
-    if BOOTSTRAP_VARIABLE in environ and REDIS_VARIABLE in environ:
+    if environ.get(BOOTSTRAP_VARIABLE) and environ.get(REDIS_VARIABLE):
         return _given(environ)
     running = read_state(folder)
     if running is not None and health(environ).well:

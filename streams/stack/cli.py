@@ -3,16 +3,21 @@
 import os
 import sys
 import time
+from pathlib import Path
 
 import click
 
-from streams.stack.bring_up import Through, bring_up, health, log_text, take_down
-from streams.stack.state import BOOTSTRAP_VARIABLE, REDIS_VARIABLE, StackState, read_state, stack_folder
-from streams.stack.waiting import StackProblem
+from streams.settings.sources import read_dotenv
+from streams.stack.bring_up import Through, bring_up, health, log_text, take_down, without_secrets
+from streams.stack.state import read_state, stack_folder
 
 
 def _say(message: str) -> None:
     click.echo(message, err=True)
+
+
+def _environ() -> dict[str, str]:
+    return {**read_dotenv(Path(".env")), **os.environ}
 
 
 @click.group("stack")
@@ -32,24 +37,25 @@ def stack_group() -> None:
 def up(context: click.Context, through: Through) -> None:
     """Bring Kafka and Redis up, wait until they serve, and create the topics."""
     begun = time.monotonic()
-    try:
-        state = bring_up(os.environ, through=through, say=_say)
-    except StackProblem as problem:
-        raise click.ClickException(str(problem)) from problem
+    state = bring_up(_environ(), through=through, say=_say)
     click.echo(
-        f"Kafka {state.bootstrap}, Redis {state.redis_url} ({state.how}): ready after {time.monotonic() - begun:.1f} s"
+        f"Kafka {state.bootstrap}, Redis {without_secrets(state.redis_url)} ({state.how}): "
+        f"ready after {time.monotonic() - begun:.1f} s"
     )
-    _apply_topics(context, state)
+    root = context.find_root().command
+    if isinstance(root, click.Group) and root.get_command(context, "topics") is not None:
+        root.main(["topics", "apply"], prog_name=context.find_root().info_name, standalone_mode=False)
 
 
 @stack_group.command()
 def status() -> None:
     """Say where the servers are and whether they answer; exit code 1 unless both do."""
-    found = health(os.environ)
-    state = read_state(stack_folder())
+    environ = _environ()
+    found = health(environ)
+    state = read_state(stack_folder(environ))
     click.echo(f"Kafka {found.bootstrap}: {'answers' if found.kafka else 'does not answer'}")
-    click.echo(f"Redis {found.redis_url}: {'answers' if found.redis else 'does not answer'}")
-    click.echo(f"brought up: {state.how if state else 'no'} (data in {stack_folder()})")
+    click.echo(f"Redis {without_secrets(found.redis_url)}: {'answers' if found.redis else 'does not answer'}")
+    click.echo(f"brought up: {state.how if state else 'no'} (data in {stack_folder(environ)})")
     sys.exit(0 if found.well else 1)
 
 
@@ -57,11 +63,8 @@ def status() -> None:
 @click.option("--delete", is_flag=True, help="Delete all data of Kafka and Redis as well.")
 def down(delete: bool) -> None:
     """Stop what `up` started; the data stays unless --delete is given."""
-    try:
-        take_down(os.environ, delete=delete, say=_say)
-    except StackProblem as problem:
-        raise click.ClickException(str(problem)) from problem
-    click.echo("stopped" + (", data deleted" if delete else ""))
+    take_down(_environ(), delete=delete, say=_say)
+    click.echo("stopped, data deleted" if delete else "stopped")
 
 
 @stack_group.command()
@@ -69,13 +72,4 @@ def down(delete: bool) -> None:
 @click.option("--lines", default=50, show_default=True, help="How many of the last lines.")
 def logs(service: str | None, lines: int) -> None:
     """Show the end of the servers' logs."""
-    click.echo(log_text(os.environ, service, lines))
-
-
-def _apply_topics(context: click.Context, state: StackState) -> None:
-    """Run `topics apply` of the command that this group belongs to, if it has one, against the stack."""
-    root = context.find_root().command
-    if isinstance(root, click.Group) and root.get_command(context, "topics") is not None:
-        os.environ.setdefault(BOOTSTRAP_VARIABLE, state.bootstrap)
-        os.environ.setdefault(REDIS_VARIABLE, state.redis_url)
-        root.main(["topics", "apply"], prog_name=context.find_root().info_name, standalone_mode=False)
+    click.echo(log_text(_environ(), service, lines))

@@ -16,13 +16,18 @@ SERVICES = ("kafka", "redis")
 
 
 def compose_program() -> list[str] | None:
-    """`docker compose` or `docker-compose`; None without Compose or an engine that answers."""
+    """`docker compose` or `docker-compose`; None without an engine that answers or a Compose of version 2."""
     if shutil.which("docker") is None or not _works(["docker", "version"]):
         return None
     for program in (["docker", "compose"], ["docker-compose"]):
-        if shutil.which(program[0]) and _works([*program, "version"]):
+        if shutil.which(program[0]) and _can_wait(program):
             return program
     return None
+
+
+def _can_wait(program: Sequence[str]) -> bool:
+    shown = subprocess.run([*program, "up", "--help"], capture_output=True, text=True, check=False, timeout=30)
+    return "--wait" in shown.stdout
 
 
 def _works(command: Sequence[str]) -> bool:

@@ -60,4 +60,4 @@ def stack_environ(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     if state is None:
         return {}
     found = {BOOTSTRAP_VARIABLE: state.bootstrap, REDIS_VARIABLE: state.redis_url}
-    return {name: value for name, value in found.items() if name not in environ}
+    return {name: value for name, value in found.items() if not environ.get(name)}
