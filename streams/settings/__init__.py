@@ -4,7 +4,7 @@ An unknown name, a bad value and settings that contradict each other stop the st
 which, and what is accepted.
 """
 
-from streams.settings.forms import duration_ms, duration_name, mask
+from streams.settings.forms import mask
 from streams.settings.record import Settings, accepts, names, setting_name
 from streams.settings.sources import PREFIX, gather, read_dotenv
 
@@ -12,8 +12,6 @@ __all__ = [
     "PREFIX",
     "Settings",
     "accepts",
-    "duration_ms",
-    "duration_name",
     "gather",
     "mask",
     "names",

@@ -8,7 +8,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import Field
 
-UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+from models.outputs import parse_duration, step_name
+
 MASK = "***"
 
 
@@ -20,33 +21,11 @@ class Form:
     read: Callable[[str], Any]
 
 
-def duration_ms(text: str) -> int:
-    """Read "15m", "500ms", "30d" or a bare number of milliseconds as ms.
-
-    >>> duration_ms("15m"), duration_ms("500")
-    (900000, 500)
-    """
-    match = re.fullmatch(r"(\d{1,15}) ?(ms|s|m|h|d)?", text.strip())
-    if match is None:
-        raise ValueError(text)
-    return int(match[1]) * UNITS_MS[match[2] or "ms"]
-
-
-def duration_name(ms: int) -> str:
-    """Name a duration by the largest of h, m, s, ms that divides it.
-
-    >>> duration_name(86_400_000), duration_name(60_000), duration_name(90_000)
-    ('24h', '1m', '90s')
-    """
-    unit = next(unit for unit in ("h", "m", "s", "ms") if ms % UNITS_MS[unit] == 0)
-    return f"{ms // UNITS_MS[unit]}{unit}"
-
-
 def _steps(text: str) -> tuple[tuple[str, int], ...]:
-    waits_ms = [duration_ms(part) for part in text.split(",")]
+    waits_ms = [parse_duration(part) for part in text.split(",")]
     if min(waits_ms) < 1:
         raise ValueError(text)
-    return tuple((duration_name(ms), ms) for ms in waits_ms)
+    return tuple((step_name(ms), ms) for ms in waits_ms)
 
 
 def _switch(text: str) -> bool:
@@ -72,8 +51,8 @@ BROKERS = Form("host:port, or several separated by commas", _matching(rf"{_HOST}
 REDIS = Form("redis://[user:password@]host:port/db, rediss://... or unix:///path", _matching(r"(rediss?|unix)://\S+"))
 STEPS = Form("durations of more than 0, strictly increasing, separated by commas: 15m,1h,24h", _steps)
 
-Duration = Annotated[int, Form(_DURATION, duration_ms), Field(ge=0)]
-SomeTime = Annotated[int, Form(_DURATION + ", more than 0", duration_ms), Field(gt=0)]
+Duration = Annotated[int, Form(_DURATION, parse_duration), Field(ge=0)]
+SomeTime = Annotated[int, Form(_DURATION + ", more than 0", parse_duration), Field(gt=0)]
 Switch = Annotated[bool, Form("on or off", _switch)]
 Count = Annotated[int, Form("a whole number of at least 1", int), Field(ge=1)]
 Name = Annotated[str, _NAME]
@@ -90,7 +69,7 @@ def written(value: Any, *, duration: bool = False) -> str:
         case tuple():
             return ",".join(name for name, _ in value)
         case int() if duration:
-            return duration_name(value) if value else "0"
+            return step_name(value) if value else "0"
         case _:
             return str(value)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from models.outputs import step_name
 from models.topics import topic_name
 from streams.errors import InvalidSettings
 from streams.settings.forms import (
@@ -22,7 +23,6 @@ from streams.settings.forms import (
     Port,
     SomeTime,
     Switch,
-    duration_name,
     mask,
     written,
 )
@@ -134,17 +134,17 @@ class Settings(BaseModel):
         elif waits_ms[-1] > self.cart_expiry_ms:
             yield (
                 f"The last of {PREFIX}CART_STEPS ({self.cart_steps[-1][0]}) is longer than {PREFIX}CART_EXPIRY "
-                f"({duration_name(self.cart_expiry_ms)})."
+                f"({step_name(self.cart_expiry_ms)})."
             )
         elif self.lateness_ms * 3 > waits_ms[0]:
             yield (
-                f"{PREFIX}LATENESS ({duration_name(self.lateness_ms)}) is more than a third of the first of "
+                f"{PREFIX}LATENESS ({step_name(self.lateness_ms)}) is more than a third of the first of "
                 f"{PREFIX}CART_STEPS ({self.cart_steps[0][0]})."
             )
         if self.commit_interval_ms * 5 > self.max_poll_interval_ms:
             yield (
-                f"{PREFIX}COMMIT_INTERVAL ({duration_name(self.commit_interval_ms)}) is more than a fifth of "
-                f"{PREFIX}MAX_POLL_INTERVAL ({duration_name(self.max_poll_interval_ms)})."
+                f"{PREFIX}COMMIT_INTERVAL ({step_name(self.commit_interval_ms)}) is more than a fifth of "
+                f"{PREFIX}MAX_POLL_INTERVAL ({step_name(self.max_poll_interval_ms)})."
             )
         if self.partitions < self.workers:
             yield f"{PREFIX}PARTITIONS ({self.partitions}) is less than {PREFIX}WORKERS ({self.workers})."
@@ -156,7 +156,7 @@ class Settings(BaseModel):
         found = []
         if self.cart_steps[-1][1] + self.recovery_window_ms > self.cart_expiry_ms:
             found.append(
-                f"{PREFIX}CART_EXPIRY ({duration_name(self.cart_expiry_ms)}) ends carts before {PREFIX}RECOVERY_WINDOW "
+                f"{PREFIX}CART_EXPIRY ({step_name(self.cart_expiry_ms)}) ends carts before {PREFIX}RECOVERY_WINDOW "
                 "after their last step has passed."
             )
         if self.processing_guarantee == "exactly_once" and self.partitions > 8 * self.workers:
