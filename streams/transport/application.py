@@ -1,0 +1,117 @@
+"""The Faust application and its worker process, as Pulseline sets them up."""
+
+import logging
+import os
+import signal
+import traceback
+from threading import Timer
+from typing import Any, NoReturn
+
+import faust
+import faust.app
+from faust.worker import Worker as FaustWorker
+
+from streams.errors import PulselineError
+from streams.settings import Settings
+from streams.transport.runs import RunScheduler
+from streams.transport.tables import TableManager
+from streams.transport.wiring import Wiring
+
+logger = logging.getLogger(__name__)
+
+EXIT_HUNG = 75
+"""Exit code of a worker that did not stop in time and was cut off."""
+
+
+class BootStrategy(faust.app.BootStrategy):
+    """Never Faust's own web server: it binds every interface and serves tables."""
+
+    enable_web = False
+
+
+class Worker(FaustWorker):
+    """The process of one worker: stops in time whatever hangs, and exits with the code of what stopped it."""
+
+    app: "App"
+    exit_code = 0
+
+    def __init__(self, app: "App", *services: Any, **options: Any) -> None:
+        super().__init__(app, *services, **options)
+        app.process = self
+
+    def stop_because(self, error: Exception) -> None:
+        """Stop gracefully, then exit with the error's code."""
+        self.exit_code = error.exit_code if isinstance(error, PulselineError) else 1
+        self._schedule_shutdown(signal.SIGTERM)
+
+    def _schedule_shutdown(self, signal: signal.Signals) -> None:
+        if not self._signal_stop_time:
+            cut = Timer(self.app.wiring.shutdown_timeout_ms / 1_000 + 1, self._cut_off)
+            cut.daemon = True
+            cut.start()
+        super()._schedule_shutdown(signal)
+
+    def _cut_off(self) -> None:
+        os.write(2, b"the worker did not stop in time and is cut off; what was not committed is replayed\n")
+        os._exit(self.exit_code or EXIT_HUNG)
+
+    def execute_from_commandline(self) -> NoReturn:
+        try:
+            super().execute_from_commandline()
+        except SystemExit as end:
+            raise SystemExit(self.exit_code or end.code) from None
+
+
+class App(faust.App):
+    """Pulseline as a Faust application; `wiring` is set before it starts."""
+
+    tables: TableManager
+    wiring: Wiring
+    process: Worker | None = None
+    failure: Exception | None = None
+    BootStrategy = BootStrategy
+
+    def fatal(self, error: Exception) -> None:
+        """Say once what is wrong, stop the worker, and let it exit with the error's code."""
+        if self.failure is not None:
+            return
+        self.failure = error
+        if isinstance(error, PulselineError):
+            logger.critical("%s: %s", type(error).__name__, error)
+        else:
+            # Neither the message nor the values: they may be a customer's.
+            frames = "".join(traceback.format_tb(error.__traceback__))
+            logger.critical("a bug of ours, %s, stopped the worker:\n%s", type(error).__name__, frames)
+        if self.process is not None:
+            self.process.stop_because(error)
+
+    def _create_directories(self) -> None:
+        """Nothing: a worker keeps no files."""
+
+
+def faust_app(settings: Settings, **options: Any) -> App:
+    """Return the Faust application without its wiring, with further Faust settings; connects to nothing."""
+    return App(
+        settings.app_id,
+        broker=[f"pulseline://{broker.strip()}" for broker in settings.kafka_bootstrap.split(",")],
+        store=settings.redis_url,
+        broker_client_id=settings.app_id,
+        broker_request_timeout=settings.request_timeout_ms / 1_000,
+        broker_session_timeout=min(settings.session_timeout_ms, settings.request_timeout_ms) / 1_000,
+        # Keeps Faust's assignor, which gives a task's partitions to one worker; aiokafka's round robin splits them.
+        table_standby_replicas=1,
+        stream_buffer_maxsize=settings.buffer_runs_max,
+        producer_compression_type="lz4",
+        producer_max_batch_size=1 << 20,
+        producer_max_request_size=(4 << 20) + (1 << 16),
+        producer_request_timeout=settings.request_timeout_ms / 1_000,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        web_enabled=False,
+        web_bind=settings.web_host,
+        worker_redirect_stdouts=False,
+        ConsumerScheduler=RunScheduler,
+        TableManager=TableManager,
+        Worker=Worker,
+        **options,
+    )

@@ -1,0 +1,320 @@
+"""An aiokafka consumer in Faust's own event loop that fetches only what is claimed and never commits by itself.
+
+Faust's stock consumer lives in a thread of its own and fetches whatever is assigned. This one stays in the loop (no hop
+per fetch, and a claim is opened in one step), and keeps a gate: a partition is fetched only between `open` and
+`close_tasks`, and every run carries the claim that opened it.
+"""
+
+import asyncio
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, cast
+
+import faust.transport.consumer as stock
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.abc import ConsumerRebalanceListener
+from aiokafka.errors import (
+    ConsumerStoppedError,
+    GroupAuthorizationFailedError,
+    InconsistentGroupProtocolError,
+    InvalidGroupIdError,
+    InvalidSessionTimeoutError,
+    KafkaError,
+    OffsetOutOfRangeError,
+    TopicAuthorizationFailedError,
+)
+from faust.exceptions import ConsumerNotStarted
+from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth, server_list
+from faust.types import TP, ConsumerMessage
+from mode import Service, get_logger
+
+from streams.errors import LogUnavailable
+from streams.processing.ports import Run
+from streams.transport.runs import message_of
+from streams.transport.wiring import Wiring
+
+logger = get_logger(__name__)
+
+HOPELESS = (
+    GroupAuthorizationFailedError,
+    TopicAuthorizationFailedError,
+    InvalidGroupIdError,
+    InvalidSessionTimeoutError,
+    InconsistentGroupProtocolError,
+)
+"""Group errors that a person must mend."""
+POLL_MS, POLL_WHILE_BUFFERED_MS = 250, 50
+WATCH_INTERVAL_S = 1.0
+FETCH_WAIT_MS = 100
+"""aiokafka has one fetch in flight a broker: a silent partition's long poll delays all others by this much at most."""
+
+
+class Listener(ConsumerRebalanceListener):
+    """Passes aiokafka's rebalance callbacks on to Faust."""
+
+    def __init__(self, consumer: "Consumer") -> None:
+        self._consumer = consumer
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        self._consumer.app.on_rebalance_start()
+        await self._consumer.on_partitions_revoked(stock.ensure_TPset(revoked))
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        generation = self._consumer.kafka._coordinator.generation
+        self._consumer.app.consumer_generation_id = generation
+        await self._consumer.on_partitions_assigned(stock.ensure_TPset(assigned), generation)
+
+
+class Consumer(stock.Consumer):
+    """Faust's consumer over aiokafka, gated by claims."""
+
+    app: Any
+    transport: Any
+    logger = logger
+    consumer_stopped_errors = (ConsumerStoppedError,)
+
+    def __post_init__(self) -> None:
+        self._kafka: AIOKafkaConsumer | None = None
+        self._open: dict[TopicPartition, str] = {}
+        """Claim under which each partition is fetched; what is not in here is not fetched."""
+        self._handed: dict[TopicPartition, int] = {}
+        """End (exclusive) of the records handed on since the partition was opened."""
+
+    # ------------------------------------------------------------------ the gate
+
+    @property
+    def wiring(self) -> Wiring:
+        """The application's wiring."""
+        return cast(Wiring, self.app.wiring)
+
+    @property
+    def kafka(self) -> AIOKafkaConsumer:
+        """The aiokafka consumer; ConsumerNotStarted before the start."""
+        if self._kafka is None:
+            raise ConsumerNotStarted("the consumer is not started")
+        return self._kafka
+
+    def open(self, partition: int, claim: str, offsets: Mapping[str, int]) -> None:
+        """Fetch the task's partitions from these offsets, under this claim.
+
+        Raises aiokafka's IllegalStateError where one of them is not assigned any more; then none is open.
+        """
+        try:
+            for topic, offset in offsets.items():
+                tp = TopicPartition(topic, partition)
+                self.kafka.seek(tp, offset)
+                self._read_offset[tp] = None
+                self._handed.pop(tp, None)
+                self._buffered_partitions.discard(tp)
+                self.kafka.resume(tp)
+                self._open[tp] = claim
+        except KafkaError:
+            self.close_tasks((partition,))
+            raise
+
+    def close_tasks(self, partitions: Collection[int] | None = None) -> None:
+        """Stop fetching these tasks (None: all); what was fetched already is dropped by its claim."""
+        closing = [tp for tp in self._open if partitions is None or tp.partition in partitions]
+        for tp in closing:
+            del self._open[tp]
+            self._buffered_partitions.discard(tp)
+        self._pause(closing)
+
+    def _pause(self, tps: Iterable[TopicPartition]) -> None:
+        assigned = self.kafka.assignment()
+        self.kafka.pause(*(TopicPartition(*tp) for tp in tps if tp in assigned))
+
+    def _get_active_partitions(self) -> set[TP]:
+        return {tp for tp in self._open if tp not in self._buffered_partitions}
+
+    def on_buffer_full(self, tp: TP) -> None:
+        if tp in self._open:
+            self._buffered_partitions.add(tp)
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        self._buffered_partitions.discard(tp)
+
+    def pause_partitions(self, tps: Iterable[TP]) -> None:
+        """Faust pauses what it revokes, assigns or stops with: those tasks are closed."""
+        tps = list(tps)
+        self.close_tasks({tp.partition for tp in tps})
+        self._pause(tps)
+
+    def resume_partitions(self, tps: Iterable[TP]) -> None:
+        """Nothing: only a claim opens a partition."""
+
+    def stop_flow(self) -> None:
+        """Records drained while the flow stands still are lost to Faust, so every task is opened anew afterwards."""
+        super().stop_flow()
+        if self._kafka is not None:
+            self.close_tasks()
+
+    # ------------------------------------------------------------------ fetch
+
+    async def _wait_next_records(self, timeout: float) -> tuple[Any, set[TP]]:
+        if not self.flow_active:
+            await self.wait_first(self.can_resume_flow.wait())
+        active = self._get_active_partitions()
+        poll_ms = POLL_WHILE_BUFFERED_MS if self._buffered_partitions or not active else POLL_MS
+        if not active or not self.flow_active:
+            # An idle worker is alive: it must not lose its place for not polling.
+            with self.kafka._subscription.fetch_context():
+                await asyncio.sleep(poll_ms / 1_000)
+            return {}, active
+        records = await self._getmany(active, min(poll_ms / 1_000, timeout))
+        return {tp: run for tp, fetched in records.items() if (run := self._tagged(tp, fetched)) is not None}, active
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[Any, list[Any]]:
+        try:
+            fetched: Mapping[TopicPartition, list[Any]] = await self.kafka.getmany(
+                *(active_partitions or ()), timeout_ms=int(timeout * 1_000), max_records=self.wiring.run_records_max
+            )
+            return fetched
+        except ConsumerStoppedError:
+            raise
+        except OffsetOutOfRangeError as error:
+            for tp in error.args[0]:
+                self.app.tables.on_fenced(tp.partition, LogUnavailable(f"{tp.topic} has no offset {error.args[0][tp]}"))
+        except KafkaError as error:
+            self._judge(error)
+            await asyncio.sleep(WATCH_INTERVAL_S)
+        return {}
+
+    def _tagged(self, tp: TopicPartition, records: list[Any]) -> Run | None:
+        claim = self._open.get(tp)
+        if claim is None or not records:
+            return None
+        self._handed[tp] = records[-1].offset + 1
+        return Run(tp.topic, tp.partition, claim, records)
+
+    def _to_message(self, tp: TP, record: Run) -> ConsumerMessage:
+        return message_of(tp, record, self.app.consumer_generation_id)
+
+    # ------------------------------------------------------------------ commits, positions
+
+    async def force_commit(self, topics: object = None, start_new_transaction: bool = True) -> bool:  # noqa: ARG002
+        """Nothing: the processor commits each interval and when a task is released; Faust has no offsets of its own."""
+        return False
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        raise AssertionError(f"Faust tried to commit {offsets}: input topics must be declared with acks=False")
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Positions of what is open; moves nothing."""
+        return {tp: position for tp in self._open if (position := self._position(tp)) is not None}
+
+    async def position(self, tp: TP) -> int | None:
+        return self._position(tp)
+
+    def _position(self, tp: TP) -> int | None:
+        assignment = self.kafka._subscription.subscription.assignment
+        state = assignment.state_value(tp) if assignment is not None else None
+        return state.position if state is not None and state.has_valid_position else None
+
+    def caught_up(self, tp: TopicPartition, position: int) -> bool:
+        """Whether `position` is the end of what may be read, and nothing fetched is still on its way to the task."""
+        if tp not in self._open or self._handed.get(tp, 0) > position or tp in self.kafka._fetcher._records:
+            return False
+        state = self.kafka._subscription.subscription.assignment.state_value(tp)
+        end = state.lso if state.lso is not None and state.lso >= 0 else state.highwater
+        return end is not None and state.position >= end
+
+    async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
+        raise AssertionError(f"only a claim seeks, not Faust: {partitions}")
+
+    async def _seek(self, partition: TP, offset: int) -> None:
+        raise AssertionError(f"only a claim seeks, not Faust: {partition} to {offset}")
+
+    # ------------------------------------------------------------------ life
+
+    async def on_start(self) -> None:
+        self._kafka = self._new_kafka()
+        await self._kafka.start()
+
+    async def on_stop(self) -> None:
+        await super().on_stop()
+        if self._kafka is not None:
+            await self._kafka.stop()
+
+    def close(self) -> None:
+        """Nothing: on_stop leaves the group."""
+
+    def _new_kafka(self) -> AIOKafkaConsumer:
+        conf, wiring = self.app.conf, self.wiring
+        return AIOKafkaConsumer(
+            client_id=conf.broker_client_id,
+            group_id=conf.id,
+            bootstrap_servers=server_list(self.transport.url, self.transport.default_port),
+            partition_assignment_strategy=[self.app.assignor],
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            max_poll_records=wiring.run_records_max,
+            max_poll_interval_ms=wiring.max_poll_interval_ms,
+            rebalance_timeout_ms=wiring.max_poll_interval_ms,
+            session_timeout_ms=wiring.session_timeout_ms,
+            heartbeat_interval_ms=min(3_000, wiring.session_timeout_ms // 3),
+            request_timeout_ms=wiring.request_timeout_ms,
+            max_partition_fetch_bytes=conf.consumer_max_fetch_size,
+            fetch_max_wait_ms=FETCH_WAIT_MS,
+            check_crcs=conf.broker_check_crcs,
+            isolation_level="read_committed",
+            metadata_max_age_ms=conf.consumer_metadata_max_age_ms,
+            connections_max_idle_ms=conf.consumer_connections_max_idle_ms,
+            **credentials_to_aiokafka_auth(conf.broker_credentials, conf.ssl_context),
+        )
+
+    @Service.task
+    async def _watchdog(self) -> None:
+        """Ask how the coordinator is: it keeps its death to itself, and the worker would be silent for ever."""
+        while not self.should_stop:
+            await self.sleep(WATCH_INTERVAL_S)
+            try:
+                self.kafka._coordinator.check_errors()
+                if self.kafka._fetcher.error_future.done() and not self.should_stop:
+                    self.wiring.fatal(LogUnavailable("the fetch loop of the consumer ended"))
+            except KafkaError as error:
+                self._judge(error)
+
+    def _judge(self, error: KafkaError) -> None:
+        """Stop the worker for what waiting does not heal."""
+        if isinstance(error, HOPELESS) or self.kafka._coordinator._coordination_task.done():
+            self.wiring.fatal(LogUnavailable(f"the consumer group cannot be served: {error!r}"))
+        else:
+            logger.warning("the consumer group or the fetch had an error, going on: %r", error)
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Commit and forget the tasks first; where the group has already given them to others, only forget."""
+        lost = self.kafka._coordinator.member_id == ""
+        await self.app.tables.revoke({tp.partition for tp in revoked}, lost=lost)
+        await super().on_partitions_revoked(revoked)
+
+    # ------------------------------------------------------------------ what Faust asks
+
+    async def subscribe(self, topics: Iterable[str]) -> None:
+        self.kafka.subscribe(topics=set(topics), listener=Listener(self))
+
+    def assignment(self) -> set[TP]:
+        return stock.ensure_TPset(self.kafka.assignment())
+
+    def highwater(self, tp: TP) -> int:
+        return self.kafka.highwater(TopicPartition(*tp)) or 0
+
+    def topic_partitions(self, topic: str) -> int | None:
+        partitions = self.kafka.partitions_for_topic(topic)
+        return len(partitions) if partitions else None
+
+    async def earliest_offsets(self, *partitions: TP) -> Mapping[TP, int]:
+        offsets: Mapping[TP, int] = await self.kafka.beginning_offsets([TopicPartition(*tp) for tp in partitions])
+        return offsets
+
+    async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
+        offsets: Mapping[TP, int] = await self.kafka.end_offsets([TopicPartition(*tp) for tp in partitions])
+        return offsets
+
+    def key_partition(self, topic: str, key: bytes | None, partition: int | None = None) -> int | None:  # noqa: ARG002
+        raise AssertionError(f"whoever writes to {topic} names the partition")
+
+    async def create_topic(self, topic: str, *_: Any, **__: Any) -> None:
+        raise AssertionError(f"Faust tried to create {topic}: `pulseline topics apply` does that")
+
+    def _new_topicpartition(self, topic: str, partition: int) -> TP:
+        return TP(topic, partition)

@@ -1,0 +1,162 @@
+"""This member's standing in its consumer group: is it confirmed, what is committed, commit.
+
+aiokafka takes the group generation when it sends and retries by itself, so a commit asked for under one generation
+could be sent under the next; here each attempt is one request, bound to the generation of the moment of asking.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Iterable, Mapping
+from time import monotonic
+from typing import TypeVar
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import (
+    CommitFailedError,
+    GroupAuthorizationFailedError,
+    IllegalGenerationError,
+    KafkaError,
+    RebalanceInProgressError,
+    TopicAuthorizationFailedError,
+    UnknownMemberIdError,
+)
+from aiokafka.structs import OffsetAndMetadata
+from mode import get_logger
+
+from streams.errors import Fenced, LogUnavailable, TopicProblem
+
+logger = get_logger(__name__)
+T = TypeVar("T")
+
+REFUSALS = (CommitFailedError, UnknownMemberIdError, IllegalGenerationError, RebalanceInProgressError)
+RETRY_S = 0.1
+
+
+class Group:
+    """Requests to the group coordinator and to the partitions' leaders, each bounded by `timeout_ms`."""
+
+    def __init__(self, kafka: AIOKafkaConsumer, timeout_ms: int) -> None:
+        self._kafka = kafka
+        self._timeout_s = timeout_ms / 1_000
+        self._heartbeats = asyncio.Lock()
+        self._confirmed_at = -1.0
+        """When the latest successful heartbeat was begun."""
+        self._commits: dict[int, asyncio.Task[None]] = {}
+        """The offset commit in flight of each task; it outlives whoever waited for it."""
+
+    async def confirmed(self) -> None:
+        """Return once a heartbeat begun after this call was answered well, and no rejoin is pending."""
+        begun = monotonic()
+        while not await self._beat_since(begun):
+            if monotonic() - begun > self._timeout_s:
+                raise LogUnavailable("the group coordinator did not confirm this worker's membership")
+            await asyncio.sleep(RETRY_S)
+
+    async def _beat_since(self, begun: float) -> bool:
+        async with self._heartbeats:
+            if self._confirmed_at < begun:
+                beat = monotonic()
+                if await self._in_time(self._heartbeat(), "the group coordinator"):
+                    self._confirmed_at = beat
+            return self._confirmed_at >= begun and not self._rejoining()
+
+    async def _heartbeat(self) -> bool:
+        coordinator = self._kafka._coordinator
+        generation, member = coordinator.generation, coordinator.member_id
+        if generation < 0 or coordinator.coordinator_id is None or self._rejoining():
+            return False
+        answered = await coordinator._do_heartbeat()
+        return (
+            bool(answered)
+            and (generation, member) == (coordinator.generation, coordinator.member_id)
+            and not self._rejoining()
+        )
+
+    def _rejoining(self) -> bool:
+        subscription = self._kafka._subscription
+        if subscription.subscription is None or subscription.reassignment_in_progress:
+            return True
+        return bool(self._kafka._coordinator.need_rejoin(subscription.subscription))
+
+    async def committed(self, partition: int, topics: Iterable[str]) -> dict[str, int | None]:
+        """The group's committed offsets (None: none), read after this member's own commits of the task have ended."""
+        await self._settled(partition)
+        coordinator = self._kafka._coordinator
+        tps = [TopicPartition(topic, partition) for topic in topics]
+        found = await self._in_time(coordinator.fetch_committed_offsets(tps), "the group coordinator")
+        return {tp.topic: found[tp].offset if tp in found else None for tp in tps}
+
+    async def bounds(self, partition: int, topics: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """(log start, end of what may be read) per topic."""
+        tps = [TopicPartition(topic, partition) for topic in topics]
+        starts, ends = await self._in_time(
+            asyncio.gather(self._kafka.beginning_offsets(tps), self._kafka.end_offsets(tps)), "the log"
+        )
+        return {tp.topic: (starts[tp], ends[tp]) for tp in tps}
+
+    async def commit(self, partition: int, offsets: Mapping[str, int]) -> None:
+        """Commit a task's offsets under today's generation; Fenced where it is refused or has moved on."""
+        generation, deadline = self._kafka._coordinator.generation, monotonic() + self._timeout_s
+        wanted = {TopicPartition(topic, partition): OffsetAndMetadata(offset, "") for topic, offset in offsets.items()}
+        while True:
+            await self._settled(partition)
+            assignment = self._kafka._subscription.subscription.assignment
+            if (
+                self._kafka._coordinator.generation != generation
+                or assignment is None
+                or not wanted.keys() <= assignment.tps
+            ):
+                raise Fenced("the group moved on before the offsets were committed")
+            if await self._attempt(partition, assignment, wanted):
+                return
+            if monotonic() > deadline:
+                raise LogUnavailable("the group coordinator does not take offset commits")
+            await asyncio.sleep(RETRY_S)
+
+    async def _attempt(
+        self, partition: int, assignment: object, wanted: Mapping[TopicPartition, OffsetAndMetadata]
+    ) -> bool:
+        coordinator = self._kafka._coordinator
+        if coordinator.coordinator_id is None:
+            return False
+        sent = asyncio.create_task(coordinator._do_commit_offsets(assignment, wanted), name=f"offsets-{partition}")
+        self._commits[partition] = sent
+        sent.add_done_callback(_retrieve)
+        await asyncio.wait({sent}, timeout=self._timeout_s)
+        if not sent.done():
+            raise LogUnavailable("the group coordinator does not answer an offset commit")
+        try:
+            sent.result()
+        except REFUSALS as refusal:
+            raise Fenced(f"the group coordinator refused the offsets: {type(refusal).__name__}") from refusal
+        except (GroupAuthorizationFailedError, TopicAuthorizationFailedError) as refusal:
+            raise TopicProblem(
+                f"Kafka does not allow this group to commit offsets: {type(refusal).__name__}"
+            ) from refusal
+        except KafkaError as error:
+            logger.info("an offset commit of task %d failed, trying again: %s", partition, type(error).__name__)
+            return False
+        return True
+
+    async def _settled(self, partition: int) -> None:
+        """Wait for the commit in flight, so that offsets reach the coordinator in order."""
+        running = self._commits.get(partition)
+        if running is not None and not running.done():
+            await asyncio.wait({running}, timeout=self._timeout_s)
+            if not running.done():
+                raise LogUnavailable("an offset commit is still unanswered")
+
+    async def _in_time(self, request: Awaitable[T], what: str) -> T:
+        try:
+            return await asyncio.wait_for(request, self._timeout_s)
+        except TimeoutError as error:
+            raise LogUnavailable(f"{what} does not answer") from error
+        except (GroupAuthorizationFailedError, TopicAuthorizationFailedError) as error:
+            raise TopicProblem(f"Kafka does not allow this: {type(error).__name__}") from error
+        except KafkaError as error:
+            raise LogUnavailable(f"{what} answers {type(error).__name__}") from error
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    """Look at the outcome, so that asyncio does not report one nobody waited for."""
+    if not task.cancelled():
+        task.exception()
