@@ -1,14 +1,15 @@
 """When a customer was active: which distinct-customer windows an event adds the customer to.
 
-A window of 24 hours ends at each full hour, those of 7 and 30 days at each UTC midnight. An event adds the customer to every
-window that its hour (its day) lies in and that no other active hour (day) of the customer lies in already. Two bitmaps, of
-64 hours and of 64 days counted back from the newest, tell; so the sum at every edge is exact in any order of events up to 40
-hours late for the hours, 34 days for the days. What is later still is left out of these windows.
+A window of 24 hours ends at each full hour, those of 7 and 30 days at each UTC midnight. An event adds the customer to
+every window that its hour (its day) lies in and that no other active hour (day) of the customer lies in already. Two
+bitmaps, of 64 hours and of 64 days counted back from the newest, tell; so the sum at every edge is exact in any order
+of events up to 40 hours late for the hours, 34 days for the days. What is later still is left out of these windows.
 """
 
 from typing import Any, Final
 
-from streams.engagement.windows import DAY_MS, HOUR_MS
+from streams.engagement.decay import HOUR_MS
+from streams.engagement.windows import DAY_MS
 
 _BITS: Final = 64
 _MASK: Final = (1 << _BITS) - 1
@@ -28,8 +29,8 @@ class ActivePeriods:
     def mark(self, newest_ms: int | None, occurred_at_ms: int, facts: list[tuple[Any, ...]]) -> None:
         """Mark an event by the customer and tell which windows it adds the customer to.
 
-        newest_ms: the customer's newest event before this one. Facts: (active, window, edge_ms, customers, edges): the change
-        of each of `edges` windows, the first of which ends at edge_ms, the others a bucket later each.
+        newest_ms: the customer's newest event before this one. Facts: (active, window, edge_ms, customers, edges): the
+        change of each of `edges` windows, the first of which ends at edge_ms, the others a bucket later each.
         """
         self.hours = _mark(self.hours, newest_ms, occurred_at_ms, HOUR_MS, _HOUR_WINDOWS, facts)
         self.days = _mark(self.days, newest_ms, occurred_at_ms, DAY_MS, _DAY_WINDOWS, facts)

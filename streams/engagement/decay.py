@@ -1,7 +1,8 @@
 """Exponentially decayed sums that are exact in integers, so that no order of events can change them.
 
 Time is cut into windows of 16 half-lives. An amount counts 2^((t mod window) / half-life) times its weight, in units of
-2^-20, in the window it falls into; only the newest window with an amount and the one before it are kept. Reading scales both back.
+2^-20, in the window it falls into; only the newest window with an amount and the one before it are kept. Reading scales
+both back.
 """
 
 from typing import Any, Final
@@ -13,7 +14,10 @@ _INTEGER_END: Final = 1 << 63
 
 
 class DecayedSum:
-    """One channel's sum. half_life_ms: whole hours; `window` is the number of the newest window, `current` its amount, `previous` that of the one before."""
+    """One channel's sum.
+
+    half_life_ms: whole hours; window: number of the newest window; current, previous: amounts in it and the one before.
+    """
 
     __slots__ = ("current", "half_life_ms", "previous", "window")
 
@@ -64,7 +68,7 @@ class DecayedSum:
         """The sum as of `at_ms`, in points."""
         half_life_ms = self.half_life_ms
         start_ms = WINDOW_HALF_LIVES * half_life_ms * self.window
-        value = self.current / UNITS * 2.0 ** ((start_ms - at_ms) / half_life_ms)
+        value: float = self.current / UNITS * 2.0 ** ((start_ms - at_ms) / half_life_ms)
         if self.previous:
             start_ms -= WINDOW_HALF_LIVES * half_life_ms
             value += self.previous / UNITS * 2.0 ** ((start_ms - at_ms) / half_life_ms)

@@ -1,8 +1,9 @@
 """The event ids a customer sent lately: removes what a producer sent twice.
 
-Per topic the 128 newest ids by (occurred_at, hash), none older than 24 h before the newest. In memory and packed they are the
-same bytes: records of 4 bytes time and 8 bytes hash, big-endian, sorted, so that appending, searching and comparing cost one
-pass of memory each. Times count from the start of the 2^31 ms (25 d) before those that hold the newest id.
+Per topic the 128 newest ids by (occurred_at, hash), none older than 24 h before the newest. In memory and packed they
+are the same bytes: records of 4 bytes time and 8 bytes hash, big-endian, sorted, so that appending, searching and
+comparing cost one pass of memory each. Times count from the start of the 2^31 ms (25 d) before those that hold the
+newest id.
 """
 
 from typing import Any, Final

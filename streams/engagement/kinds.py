@@ -1,4 +1,4 @@
-"""What the core needs to know of each event type: its stable code in packed state, its topic, and what it does to a session.
+"""What the core needs to know of each event type: its code in packed state, its topic, and what it does to a session.
 
 `Kind.code` is stored in every profile, so this table only ever grows at its end.
 """
@@ -13,7 +13,7 @@ SOCIAL: Final = 3
 
 
 class Kind(NamedTuple):
-    """An event type. code: its number in packed counters; topic: index into CHANNELS; page: 1 where a session counts it as a page."""
+    """An event type. code: its number in packed counters; topic: index into CHANNELS; page: 1 where it is a page."""
 
     code: int
     topic: int

@@ -1,7 +1,7 @@
-"""The orders a customer placed lately: recognises a repeated order_id, and keeps revenue net of cancellations and refunds.
+"""The orders a customer placed lately: recognises a repeated order_id, keeps revenue net of cancellations and refunds.
 
-An order's events may be read in any order, a cancellation before its order too: the total is the largest named, the time the
-earliest, and every change is told to the metrics as a difference in the bucket of the order.
+An order's events may be read in any order, a cancellation before its order too: the total is the largest named, the
+time the earliest, and every change is told to the metrics as a difference in the bucket of the order.
 """
 
 from typing import Any, Final
@@ -16,7 +16,7 @@ _REFUNDED: Final = 2
 
 _MENTIONED, _TIME, _TOTAL, _CURRENCY, _FLAGS, _REFUNDS = range(6)
 Order = list[Any]
-"""[time of its newest event, earliest time placed or None, largest total or None, its currency, flags, sum of partial refunds]"""
+"""[time of its newest event, earliest time placed or None, largest total or None, its currency, flags, sum refunded]"""
 
 
 class OrderMemory:
@@ -29,7 +29,12 @@ class OrderMemory:
         self.orders = {} if orders is None else orders
 
     def placed(
-        self, order_id: str, occurred_at_ms: int, total_minor: int | None, currency: str | None, facts: list[tuple[Any, ...]]
+        self,
+        order_id: str,
+        occurred_at_ms: int,
+        total_minor: int | None,
+        currency: str | None,
+        facts: list[tuple[Any, ...]],
     ) -> int | None:
         """Take in an order; returns the time it was known to be placed at, None where it was not known."""
         order = self._mention(order_id, occurred_at_ms)
@@ -37,7 +42,7 @@ class OrderMemory:
         before = _net(order)
         if known_ms is None or occurred_at_ms < known_ms:
             order[_TIME] = occurred_at_ms
-        if total_minor is not None and (order[_TOTAL] is None or (total_minor, currency or "") > (order[_TOTAL], order[_CURRENCY] or "")):
+        if known_ms is None or _value(total_minor, currency) > _value(order[_TOTAL], order[_CURRENCY]):
             order[_TOTAL], order[_CURRENCY] = total_minor, currency
         _tell(before, _net(order), facts)
         return known_ms
@@ -49,7 +54,9 @@ class OrderMemory:
         order[_FLAGS] |= _CANCELLED
         _tell(before, _net(order), facts)
 
-    def refunded(self, order_id: str, occurred_at_ms: int, total_minor: int | None, facts: list[tuple[Any, ...]]) -> None:
+    def refunded(
+        self, order_id: str, occurred_at_ms: int, total_minor: int | None, facts: list[tuple[Any, ...]]
+    ) -> None:
         """Take an amount, or all that is left, off an order's revenue."""
         order = self._mention(order_id, occurred_at_ms)
         before = _net(order)
@@ -60,12 +67,14 @@ class OrderMemory:
         _tell(before, _net(order), facts)
 
     def pack(self) -> list[object] | None:
-        """Canonical: [newest_ms, [hash, age of its newest event, how long before that it was placed, ...], ...], oldest first."""
+        """Canonical: [newest_ms, [hash, age of its newest event, time from placed to that, ...], ...], oldest first."""
         if not self.orders:
             return None
         packed: list[object] = [self.newest_ms]
         for digest, (mentioned_ms, time_ms, *rest) in sorted(self.orders.items(), key=_age):
-            packed.append([digest, self.newest_ms - mentioned_ms, None if time_ms is None else mentioned_ms - time_ms, *rest])
+            packed.append(
+                [digest, self.newest_ms - mentioned_ms, None if time_ms is None else mentioned_ms - time_ms, *rest]
+            )
         return packed
 
     @classmethod
@@ -104,14 +113,20 @@ def _age(item: tuple[int, Order]) -> tuple[int, int]:
 
 
 def _net(order: Order) -> tuple[str | None, int, int] | None:
-    """(currency, time, revenue) that an order stands for; None where cancelled, not placed yet, or of unknown total."""
+    """(currency, time, revenue) that an order stands for; None where cancelled or not placed yet."""
     _, time_ms, total_minor, currency, flags, refunds_minor = order
-    if time_ms is None or total_minor is None or flags & _CANCELLED:
+    if time_ms is None or flags & _CANCELLED:
         return None
-    return currency, time_ms, 0 if flags & _REFUNDED else max(total_minor - refunds_minor, 0)
+    return currency, time_ms, 0 if flags & _REFUNDED else max((total_minor or 0) - refunds_minor, 0)
 
 
-def _tell(before: tuple[str | None, int, int] | None, after: tuple[str | None, int, int] | None, facts: list[tuple[Any, ...]]) -> None:
+def _value(total_minor: int | None, currency: str | None) -> tuple[int, str]:
+    return (-1 if total_minor is None else total_minor), currency or ""
+
+
+def _tell(
+    before: tuple[str | None, int, int] | None, after: tuple[str | None, int, int] | None, facts: list[tuple[Any, ...]]
+) -> None:
     """Facts of the change: (order, currency, occurred_at_ms, orders, revenue_minor), signed."""
     if before == after:
         return

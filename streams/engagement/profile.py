@@ -1,7 +1,8 @@
 """The single customer view: everything Pulseline knows of one customer, changed in place by one event after the other.
 
-Two packed fields: hot is what any event changes; cold (carts, orders, ids of cart events) is opened and written for cart events
-and for clicks on a trigger's email only. All of it is a merge: within the lateness bound no order of reading changes a byte.
+Two packed fields: hot is what any event changes; cold (carts, orders, ids of cart events) is opened and written for
+cart events and for clicks on a trigger's email only. All of it is a merge: within the lateness bound no order of
+reading changes a byte.
 """
 
 from dataclasses import dataclass
@@ -32,10 +33,11 @@ class Rules:
 
 
 class Profile:
-    """One customer. rev: number of applied events; as_of_ms: the newest event; last_seen_ms, first_seen_ms: of events by the customer.
+    """One customer, its fields as in the contract of the scores topic.
 
-    hot_dirty, cold_dirty: what changed since it was packed. published_*, order_since_published: what the task last told about
-    the score; not part of the state.
+    rev: number of applied events; as_of_ms: the newest event; last_seen_ms, first_seen_ms: of events by the customer.
+    hot_dirty, cold_dirty: what changed since it was packed. published_*, order_since_published: what the task last told
+    about the score; not part of the state.
     """
 
     __slots__ = (
@@ -89,36 +91,27 @@ class Profile:
     # ------------------------------------------------------------------ fold
 
     def apply(self, event: Any, watermark_ms: int, rules: Rules, decided: Decided) -> bool:
-        """Fold one event; False where it is a duplicate. watermark_ms: its own topic's before it was read, -1 for none."""
+        """Fold one event; False where it is a duplicate. watermark_ms: its topic's before this record, -1 for none."""
         event_type, occurred_at_ms = event.type, event.occurred_at_ms
         code, topic, page = KINDS[event_type]
         if topic == CART and self._carts is None:
             self._open_cold()
         if not self._ids[topic].admit(event.event_id, occurred_at_ms):
             return False
-        self.hot_dirty = applied = True
-        if event_type in _ORDER_TYPES:
-            applied = self._order(event, code, rules.score_model, decided)
+        self.hot_dirty = True
         by_machine = topic == EMAIL and event.machine is True
-        if applied:
-            self.rev += 1
-            self.counters.add(code, occurred_at_ms)
-            weight = rules.score_model.weights.get(event_type)
-            if weight is not None and not (by_machine and event_type in UNWEIGHED_OF_MACHINES):
-                self._sum(weight[0], weight[1]).add(occurred_at_ms, weight[2])
+        repeated = event_type in _ORDER_TYPES and not self._order(event, code, rules.score_model, decided)
+        if not repeated:
+            self._count(event_type, code, occurred_at_ms, rules.score_model, by_machine)
         if occurred_at_ms > self.as_of_ms:
             self.as_of_ms = occurred_at_ms
         if event.by_customer and not by_machine:
             self._seen(occurred_at_ms, decided)
             if topic <= CART and occurred_at_ms >= watermark_ms:
                 self._session(event_type, topic, page, occurred_at_ms, decided)
-        if topic == CART:
-            self.cold_dirty = True
-            self.carts.read(event, watermark_ms, rules.cart, decided)
-        elif event_type == "email_link_clicked" and event.trigger_id is not None and not by_machine:
-            self.cold_dirty = True
-            self.carts.clicked(event.trigger_id, occurred_at_ms, watermark_ms, decided)
-        return applied
+        if topic >= CART and not by_machine:
+            self._cold_part(event, topic, watermark_ms, rules, decided)
+        return not repeated
 
     def release(self, cart_watermark_ms: int, rules: Rules, decided: Decided) -> None:
         """Fold the waiting cart events and fire the timers that the cart watermark has passed."""
@@ -166,6 +159,23 @@ class Profile:
             if weight is not None:
                 self._sum(weight[0], weight[1]).move(weight[2], known_ms, occurred_at_ms)
             decided.facts.append(("moved", "order_completed", known_ms, occurred_at_ms))
+
+    def _count(self, event_type: str, code: int, occurred_at_ms: int, model: ScoreModel, by_machine: bool) -> None:
+        """What an event that is no duplicate adds."""
+        self.rev += 1
+        self.counters.add(code, occurred_at_ms)
+        weight = model.weights.get(event_type)
+        if weight is not None and not (by_machine and event_type in UNWEIGHED_OF_MACHINES):
+            self._sum(weight[0], weight[1]).add(occurred_at_ms, weight[2])
+
+    def _cold_part(self, event: Any, topic: int, watermark_ms: int, rules: Rules, decided: Decided) -> None:
+        """What an event does to the carts."""
+        if topic == CART:
+            self.cold_dirty = True
+            self.carts.read(event, watermark_ms, rules.cart, decided)
+        elif event.type == "email_link_clicked" and event.trigger_id is not None:
+            self.cold_dirty = True
+            self.carts.clicked(event.trigger_id, event.occurred_at_ms, watermark_ms, decided)
 
     def _sum(self, channel: int, half_life_ms: int) -> DecayedSum:
         """The channel's sum, begun anew where the model's half-life changed."""

@@ -1,4 +1,4 @@
-"""The engagement score: what each event type weighs, how fast it fades, and how the channels add up to at most 100 points."""
+"""The engagement score: what each event type weighs, how fast it fades, and how the channels add up to 100 points."""
 
 import re
 import tomllib
@@ -28,7 +28,7 @@ class Channel(NamedTuple):
 
 @dataclass(slots=True)
 class Score:
-    """A score in hundredths of a point: the whole, and what each channel contributes. raw: the decayed sums behind it, in points."""
+    """A score in hundredths of a point, whole and by channel; raw: the decayed sums behind it, in points."""
 
     hundredths: int
     contributions: dict[str, int]
@@ -36,8 +36,9 @@ class Score:
 
 
 class ScoreModel:
-    """Weights, half-lives and caps, read from a TOML file. version: name and the first 8 hex digits of the content's SHA-256.
+    """Weights, half-lives and caps, read from a TOML file.
 
+    version: the file's name and the first 8 hex digits of its content's SHA-256, "default-1a2b3c4d";
     weights: event type -> (channel index, half_life_ms, weight), of the types that weigh anything.
     """
 
@@ -103,7 +104,9 @@ def _channel(where: str, table: Any) -> Channel:
     half_life = re.fullmatch(r"([1-9][0-9]{0,5})([hd])", str(table["half_life"]))
     hours = int(half_life[1]) * (24 if half_life[2] == "d" else 1) if half_life else 0
     if not 1 <= hours <= HALF_LIFE_HOURS_MAX:
-        raise InvalidSettings(f"{where}: half_life must be whole hours or days up to a year, such as 36h or 7d, not {table['half_life']}")
+        raise InvalidSettings(
+            f"{where}: half_life must be whole hours or days up to a year, such as 36h or 7d, not {table['half_life']}"
+        )
     return Channel(cap, hours * HOUR_MS, k)
 
 
@@ -114,10 +117,14 @@ def _weights(where: str, channel: int, table: Any) -> dict[str, float]:
     weights = {}
     for event_type, value in table.items():
         if event_type not in types:
-            raise InvalidSettings(f"{where}: {event_type} is no event type of this channel; those are {', '.join(types)}")
+            raise InvalidSettings(
+                f"{where}: {event_type} is no event type of this channel; those are {', '.join(types)}"
+            )
         weight = _number(where, event_type, value)
         if abs(weight) > WEIGHT_MAX:
-            raise InvalidSettings(f"{where}: the weight of {event_type} must be from -{WEIGHT_MAX} to {WEIGHT_MAX}, not {weight}")
+            raise InvalidSettings(
+                f"{where}: the weight of {event_type} must be from -{WEIGHT_MAX} to {WEIGHT_MAX}, not {weight}"
+            )
         if weight:
             weights[event_type] = weight
     return weights

@@ -1,7 +1,7 @@
 """Sessions that are still open: intervals of a customer's clicks and cart events, no gap longer than 30 minutes.
 
-An interval is a list [first_ms, last_ms, events, pages, cart_events, order_events]; a customer's are sorted and further apart
-than the gap, so an event extends one, joins two, or starts one, whatever the order it is read in.
+An interval is a list [first_ms, last_ms, events, pages, cart_events, order_events]; a customer's are sorted and further
+apart than the gap, so an event extends one, joins two, or starts one, whatever the order it is read in.
 """
 
 from typing import Final
@@ -49,7 +49,7 @@ def final(sessions: list[Interval], watermark_ms: int) -> list[Interval]:
 
 
 def pack(sessions: list[Interval], as_of_ms: int) -> list[int]:
-    """Canonical and short: for each, [age of the last event, length, events, pages, cart_events, order_events], in one list."""
+    """Canonical: for each [age of the last event, length, events, pages, cart_events, order_events], in one list."""
     packed: list[int] = []
     for first_ms, last_ms, *counts in sessions:
         packed += (as_of_ms - last_ms, last_ms - first_ms, *counts)

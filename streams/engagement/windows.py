@@ -1,13 +1,13 @@
 """Rolling counters: how many events of each type in the last hour, day, week and month.
 
-Three rings of buckets aligned to UTC: 12 of 5 min, 24 of 1 h, 30 of 1 d. A bucket's slot is its number modulo the ring, so a
-slot and the customer's newest event together tell the bucket, and slots are freed when the newest event moves on.
+Three rings of buckets aligned to UTC: 12 of 5 min, 24 of 1 h, 30 of 1 d. A bucket's slot is its number modulo the ring,
+so a slot and the customer's newest event together tell the bucket, and slots are freed when the newest event moves on.
 All rings of all types share one flat dict, sparse: a customer of ten events has some twenty entries.
 """
 
 from itertools import accumulate
 from operator import sub
-from typing import Any, Final
+from typing import Final
 
 from streams.engagement.decay import HOUR_MS
 
@@ -21,21 +21,25 @@ _WEEK_DAYS: Final = 7
 _HOUR_SLOT: Final = _FIVES
 _DAY_SLOT: Final = _FIVES + _HOURS
 SLOTS: Final = _FIVES + _HOURS + _DAYS
-_NEVER: Final = 1 << 62
+_RINGS: Final = (
+    (FIVE_MINUTES_MS, _FIVES, 0),
+    (HOUR_MS, _HOURS, _HOUR_SLOT),
+    (DAY_MS, _DAYS, _DAY_SLOT),
+)
 
 
 class RollingCounters:
     """Counts per event type code, kept relative to `as_of_ms`, the newest event.
 
-    counts: code * SLOTS + slot -> events; stale_ms: as soon as as_of_ms reaches it, an entry leaves its ring.
+    counts: code * SLOTS + slot -> events. _codes: the codes in counts, or more; None where not yet looked up.
     """
 
-    __slots__ = ("as_of_ms", "counts", "stale_ms")
+    __slots__ = ("_codes", "as_of_ms", "counts")
 
     def __init__(self) -> None:
         self.as_of_ms = 0
         self.counts: dict[int, int] = {}
-        self.stale_ms = _NEVER
+        self._codes: set[int] | None = None
 
     def add(self, code: int, occurred_at_ms: int) -> None:
         """Count one event; a late one goes to its own buckets, as far as they are still kept.
@@ -58,23 +62,23 @@ class RollingCounters:
         slot = base + _HOUR_SLOT + hour % _HOURS
         counts[slot] = counts.get(slot, 0) + 1
         slot = base + _DAY_SLOT + hour // 24 % _DAYS
-        counts[slot] = counts.get(slot, 0) + 1
-        stale_ms = (five + _FIVES) * FIVE_MINUTES_MS
-        if stale_ms < self.stale_ms:
-            self.stale_ms = stale_ms
+        count = counts.get(slot, 0)
+        counts[slot] = count + 1
+        if not count and self._codes is not None:
+            self._codes.add(code)
 
     def advance(self, as_of_ms: int) -> None:
         """Move on to a newer event and free the slots that no window needs any more."""
-        if as_of_ms > self.as_of_ms:
-            before_ms, self.as_of_ms = self.as_of_ms, as_of_ms
-            if as_of_ms >= self.stale_ms:
+        before_ms = self.as_of_ms
+        if as_of_ms > before_ms:
+            self.as_of_ms = as_of_ms
+            if as_of_ms // FIVE_MINUTES_MS != before_ms // FIVE_MINUTES_MS:
                 self._free(before_ms)
 
     def move(self, code: int, from_ms: int, to_ms: int) -> None:
         """Count an event already counted at `from_ms` at `to_ms` instead."""
         self._change(code, from_ms, -1)
         self._change(code, to_ms, 1)
-        self.stale_ms = self._stale_from(_expiries(self.as_of_ms))
 
     def totals(self) -> dict[int, list[int]]:
         """Events per type code in the last [1 h, 24 h, 7 d, 30 d] as of the newest event, by code."""
@@ -98,22 +102,19 @@ class RollingCounters:
                     row[2] += counts[key]
         return totals
 
-    def pack(self) -> list[object]:
-        """Canonical: [5-min buckets until an entry leaves (0: never), differences of the sorted keys, counts]."""
+    def pack(self) -> list[list[int]]:
+        """Canonical: [differences of the sorted keys, counts]."""
         counts = self.counts
         keys = sorted(counts)
-        until = self.stale_ms // FIVE_MINUTES_MS - self.as_of_ms // FIVE_MINUTES_MS if keys else 0
-        return [until, [*keys[:1], *map(sub, keys[1:], keys)], [*map(counts.__getitem__, keys)]]
+        return [[*keys[:1], *map(sub, keys[1:], keys)], [*map(counts.__getitem__, keys)]]
 
     @classmethod
-    def unpack(cls, as_of_ms: int, packed: list[Any]) -> "RollingCounters":
+    def unpack(cls, as_of_ms: int, packed: list[list[int]]) -> "RollingCounters":
         """The counters that were packed as of `as_of_ms`."""
         counters = cls()
         counters.as_of_ms = as_of_ms
-        until, differences, counts = packed
-        if until:
-            counters.counts = dict(zip(accumulate(differences), counts, strict=True))
-            counters.stale_ms = (as_of_ms // FIVE_MINUTES_MS + until) * FIVE_MINUTES_MS
+        differences, counts = packed
+        counters.counts = dict(zip(accumulate(differences), counts, strict=True))
         return counters
 
     def _change(self, code: int, occurred_at_ms: int, by: int) -> None:
@@ -128,29 +129,24 @@ class RollingCounters:
                     counts[key] = count
                 else:
                     del counts[key]
-                self.stale_ms = min(self.stale_ms, (bucket + size) * width_ms)
+        if self._codes is not None:
+            self._codes.add(code)
 
     def _free(self, before_ms: int) -> None:
         """Drop what left its ring when the newest event moved on from `before_ms`."""
-        expiries, as_of_ms = _expiries(before_ms), self.as_of_ms
-        self.counts = {key: count for key, count in self.counts.items() if expiries[key % SLOTS] > as_of_ms}
-        self.stale_ms = self._stale_from(expiries)
-
-    def _stale_from(self, expiries: list[int]) -> int:
-        return min((expiries[key % SLOTS] for key in self.counts), default=_NEVER)
-
-
-_RINGS: Final = (
-    (FIVE_MINUTES_MS, _FIVES, 0),
-    (HOUR_MS, _HOURS, _HOUR_SLOT),
-    (DAY_MS, _DAYS, _DAY_SLOT),
-)
-
-
-def _expiries(as_of_ms: int) -> list[int]:
-    """For each slot, the time at which the bucket it holds as of `as_of_ms` leaves its ring."""
-    expiries = []
-    for width_ms, size, _ in _RINGS:
-        newest = as_of_ms // width_ms
-        expiries += [(newest - (newest - slot) % size + size) * width_ms for slot in range(size)]
-    return expiries
+        counts, stale = self.counts, []
+        for width_ms, size, first in _RINGS:
+            newest = self.as_of_ms // width_ms
+            moved = min(newest - before_ms // width_ms, size)
+            if not moved:
+                break
+            stale += [first + (newest - back) % size for back in range(moved)]
+        if self._codes is None:
+            self._codes = {key // SLOTS for key in counts}
+        if len(stale) * len(self._codes) < len(counts):
+            for slot in stale:
+                for code in self._codes:
+                    counts.pop(code * SLOTS + slot, None)
+        else:
+            gone = frozenset(stale)
+            self.counts = {key: count for key, count in counts.items() if key % SLOTS not in gone}
