@@ -10,7 +10,6 @@ from random import Random
 from typing import Any
 
 import msgspec
-from kafka import KafkaConsumer, TopicPartition
 
 from models.events import EVENT_TYPES
 from models.topics import topic_name
@@ -149,21 +148,3 @@ class LiveSimulator:
             while self._answers and self._answers[0][0] <= now_ms:
                 due.append(heapq.heappop(self._answers)[2])
             return due
-
-
-def listen(bootstrap: str, topic: str, hear: Callable[[dict[str, Any]], None], stopping: threading.Event) -> None:
-    """Call `hear` with the value of every record written to a topic from now on, until `stopping` is set."""
-    consumer = KafkaConsumer(bootstrap_servers=bootstrap.split(","), enable_auto_commit=False, metrics_enabled=False)
-    try:
-        numbers = consumer.partitions_for_topic(topic) or set()
-        partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
-        consumer.assign(partitions)
-        consumer.seek_to_end(*partitions)
-        for partition in partitions:
-            consumer.position(partition)
-        while not stopping.is_set():
-            for records in consumer.poll(timeout_ms=200).values():
-                for record in records:
-                    hear(msgspec.json.decode(record.value))
-    finally:
-        consumer.close()
