@@ -1,7 +1,5 @@
 """The book a task keeps of its input: position, watermark, first offset, fingerprint and account of each topic."""
 
-from dataclasses import field
-
 import msgspec
 
 from streams.errors import NewerSchema
@@ -13,8 +11,8 @@ NO_WATERMARK = -1
 class TopicBook(msgspec.Struct, omit_defaults=True):
     """One input topic of one task; offsets of its partition, times in epoch ms.
 
-    position: the next offset to apply; since: the offset at which the state began; last_offset/last_timestamp_ms: the fingerprint, the last record
-    applied (-1: none). applied + duplicate + rejected + control + erased = records read since `since`.
+    position: the next offset to apply; since: the offset at which the state began; last_offset, last_timestamp_ms: the
+    fingerprint, the last record read (-1: none). applied + duplicate + rejected + control + erased = records read since `since`.
     """
 
     position: int
@@ -39,7 +37,7 @@ class Book(msgspec.Struct):
     """The whole book of one task; `since_ms` is the wall time at which its state began."""
 
     since_ms: int
-    topics: dict[str, TopicBook] = field(default_factory=dict)
+    topics: dict[str, TopicBook] = msgspec.field(default_factory=dict)
     schema: int = SCHEMA
 
     def pack(self) -> bytes:
@@ -59,7 +57,7 @@ def unpack_book(meta: bytes) -> Book:
     """Decode a book; NewerSchema where a newer version wrote it."""
     found = msgspec.json.decode(meta, type=_SchemaOnly).schema
     if found > SCHEMA:
-        raise NewerSchema(f"the stored state has schema {found}, this version reads up to {SCHEMA}: upgrade this worker")
+        raise NewerSchema(
+            f"the stored state has schema {found}, this version reads up to {SCHEMA}: upgrade this worker"
+        )
     return msgspec.json.decode(meta, type=Book)
-
-

@@ -47,18 +47,25 @@ class Claims:
 
     def mismatch(self, reason: Exception) -> LogMismatch:
         """The error of a log that is not the one the state was made from."""
-        return LogMismatch(f"{reason}: the log is not the one this state was folded from; check KAFKA_BOOTSTRAP and APP_ID")
+        return LogMismatch(
+            f"{reason}: the log is not the one this state was folded from; check KAFKA_BOOTSTRAP and APP_ID"
+        )
 
-    async def _begin(self, partition: int, committed: dict[str, int | None], bounds: dict[str, tuple[int, int]]) -> None:
+    async def _begin(
+        self, partition: int, committed: dict[str, int | None], bounds: dict[str, tuple[int, int]]
+    ) -> None:
         """First start (or rebuild): begin at the log start, write that, then commit it."""
         if any(offset is not None for offset in committed.values()) and not self.plan.rebuild:
             raise StateLost(
-                f"task {partition}: the group {self.plan.app_id} has committed offsets, but Redis holds no state for them. Restore a backup of Redis, "
-                "or start once with --rebuild to fold the retained log again (outputs below the committed offsets are not repeated)"
+                f"task {partition}: the group {self.plan.app_id} has committed offsets, but Redis holds no state for "
+                "them. Restore a backup of Redis, or start once with --rebuild to fold the retained log again "
+                "(outputs below the committed offsets are not repeated)"
             )
         book = Book(since_ms=self.clock.wall_ms())
         self._adopt_topics(book, bounds)
-        await self.store.commit(Commit(partition=partition, base=None, new=token_hex(8), meta=book.pack(), now_ms=self.clock.wall_ms()))
+        await self.store.commit(
+            Commit(partition=partition, base=None, new=token_hex(8), meta=book.pack(), now_ms=self.clock.wall_ms())
+        )
         missing = {topic: position for topic, position in book.positions().items() if committed.get(topic) is None}
         if missing:
             await self.log.commit_offsets(partition, missing)
@@ -75,12 +82,15 @@ class Claims:
         for topic, entry in book.topics.items():
             start, end = bounds[topic]
             if entry.position > end:
-                raise self.mismatch(LogMismatch(f"task {partition}, {topic}: position {entry.position} is beyond the log end {end}"))
+                raise self.mismatch(
+                    LogMismatch(f"task {partition}, {topic}: position {entry.position} is beyond the log end {end}")
+                )
             if entry.position < start:
                 if self.plan.on_gap != "continue":
                     raise StateGap(
-                        f"task {partition}, {topic}: the state ends at offset {entry.position}, the log starts at {start}: "
-                        f"{start - entry.position} records are gone. Restore a newer backup, or go on without them with on_gap=continue"
+                        f"task {partition}, {topic}: the state ends at offset {entry.position}, the log starts at "
+                        f"{start}: {start - entry.position} records are gone. Restore a newer backup, or go on without "
+                        "them with PULSELINE_ON_GAP=continue"
                     )
                 entry.gap += start - entry.position
                 entry.position = entry.since = start
@@ -96,7 +106,9 @@ class Claims:
         if scored and any(positions[topic] > known.get(topic, 0) for topic in positions):
             loaded = await self.store.load(task.partition, (task.ver,), scored)
             writer, now = OutputWriter(self.plan, task.partition), self.clock.wall_ms()
-            due += [writer.score(Profile.unpack(customer, *packed), now) for customer, packed in loaded.items() if packed[0]]
+            due += [
+                writer.score(Profile.unpack(customer, *packed), now) for customer, packed in loaded.items() if packed[0]
+            ]
         if due:
             await self.log.publish(due)
         offsets = {topic: max(position, known.get(topic, 0)) for topic, position in positions.items()}

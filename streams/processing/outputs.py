@@ -37,7 +37,9 @@ def unpack_outputs(partition: int, packed: bytes) -> tuple[list[OutRecord], list
     if not packed:
         return [], []
     stored = msgspec.msgpack.decode(packed, type=StoredOutputs)
-    return [OutRecord(topic, partition, key, value, headers, at) for topic, key, value, headers, at in stored.records], stored.scored
+    return [
+        OutRecord(topic, partition, key, value, headers, at) for topic, key, value, headers, at in stored.records
+    ], stored.scored
 
 
 class Decision:
@@ -78,7 +80,13 @@ class OutputWriter:
         """The customer's score record."""
         ce_id = score_id(profile.customer_id, profile.rev, profile.as_of_ms)
         return self._record(
-            self.plan.scores_topic, "scores.v1", profile.customer_id, ce_id, profile.score_record(self._model), now_ms, None
+            self.plan.scores_topic,
+            "scores.v1",
+            profile.customer_id,
+            ce_id,
+            profile.score_record(self._model),
+            now_ms,
+            None,
         )
 
     def _trigger(self, step: DueStep, decision: Decision, now_ms: int) -> OutRecord:

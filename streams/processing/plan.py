@@ -10,7 +10,8 @@ from streams.engagement.profile import Rules
 class Plan:
     """The rules and limits of processing; built from the settings by the composition root.
 
-    `inputs` maps the full name of each input topic to its suffix in the registry ("cart.v1"); output topics are full names.
+    `inputs` maps the full name of each input topic to its suffix in the registry ("cart.v1"); the other topics are full
+    names.
     """
 
     app_id: str

@@ -1,4 +1,4 @@
-"""What the processor needs of the world: a state store, a log, a clock. Each has an in-memory implementation for tests."""
+"""What the processor needs of the world: a state store, a log, a clock. Each has an in-memory implementation."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ class LogRecord:
 
 @dataclass(slots=True)
 class Run:
-    """Consecutive records of one partition of one input topic, tagged with the claim (`ver` of the claim) they were fetched under."""
+    """Consecutive records of one partition of one input topic, tagged with the claim under which they were fetched."""
 
     topic: str
     partition: int
@@ -42,9 +42,9 @@ class OutRecord:
 class Stored:
     """What the store holds of one task. All bytes as written by the task; times epoch ms.
 
-    ver: random id of the last commit; meta: the task's own packed book (offsets, watermarks, since, fp, account, schema); timers and sessions: earliest
-    first, at most `page` of them, with `timers_complete`/`sessions_complete` telling whether that is all; outputs: `o` of the last commit;
-    accumulators: absolute integers.
+    ver: random id of the last commit; meta: the task's own packed book (offsets, watermarks, since, fingerprints,
+    account, schema); timers and sessions: earliest first, at most a page of them, with `*_complete` telling whether
+    that is all; outputs: `o` of the last commit; accumulators: absolute integers.
     """
 
     ver: str
@@ -80,7 +80,10 @@ class Commit:
 
 @dataclass(slots=True)
 class Accumulated:
-    """Accumulators of a task as of commit `ver`: all of them if `whole`, else those changed since the commit asked for (None: removed)."""
+    """Accumulators of a task as of commit `ver`.
+
+    All of them if `whole`, else those changed since the commit asked for (None: removed).
+    """
 
     ver: str | None
     fields: dict[str, int | None]
@@ -88,15 +91,20 @@ class Accumulated:
 
 
 class StateStore(Protocol):
-    """State of all tasks. Every method raises StoreUnavailable where the store does not answer; `vers` are the vers this worker wrote last or is
-    writing in a commit not yet answered: a load that finds another raises Fenced."""
+    """State of all tasks. Every method raises StoreUnavailable where the store does not answer.
+
+    `vers` are those this worker wrote last or is writing in a commit not yet answered: a load that finds another
+    raises Fenced.
+    """
 
     async def check(self) -> None:
         """Raise UnsafeStore where the store may drop state (eviction policy), or is too old."""
 
     async def deployment(self, wanted: Mapping[str, str]) -> None:
-        """Compare the stored deployment with `wanted` (partitions, group, contract, topics as a comma list that may grow); write it where absent;
-        DeploymentMismatch if it differs."""
+        """Compare the stored deployment with `wanted`, write it where absent; DeploymentMismatch if it differs.
+
+        wanted: partitions, group, contract, topics as a comma list that may grow.
+        """
 
     async def read(self, partition: int) -> Stored | None:
         """Read without claiming: ver and meta only. None: no state."""
@@ -109,16 +117,22 @@ class StateStore(Protocol):
     ) -> dict[str, tuple[bytes | None, bytes | None]]:
         """Packed (hot, cold) of each customer; None where absent."""
 
-    async def timers(self, partition: int, vers: Collection[str], after_ms: int, until_ms: int, limit: int) -> list[tuple[str, int]]:
+    async def timers(
+        self, partition: int, vers: Collection[str], after_ms: int, until_ms: int, limit: int
+    ) -> list[tuple[str, int]]:
         """Stored timers with after_ms <= deadline <= until_ms, earliest first."""
 
-    async def sessions(self, partition: int, vers: Collection[str], after_ms: int, until_ms: int, limit: int) -> list[tuple[str, int]]:
+    async def sessions(
+        self, partition: int, vers: Collection[str], after_ms: int, until_ms: int, limit: int
+    ) -> list[tuple[str, int]]:
         """The same of open sessions."""
 
     async def commit(self, commit: Commit) -> None:
-        """Apply the commit where the stored ver is commit.base (base None: where there is no state at all, a first start);
-        done already (stored ver == new): return; any other ver: Fenced. Unknown outcomes are resolved inside by reading ver on a fresh connection,
-        with retries; StoreUnavailable if it stays unknown."""
+        """Apply the commit where the stored ver is commit.base; base None: where there is no state, a first start.
+
+        Done already (the stored ver is commit.new): return; any other ver: Fenced. Unknown outcomes are resolved inside
+        by reading ver on a fresh connection, with retries; StoreUnavailable if it stays unknown.
+        """
 
     async def ver(self, partition: int) -> str | None:
         """The stored ver."""
@@ -127,8 +141,11 @@ class StateStore(Protocol):
         """All accumulators of a task; empty where it has no state."""
 
     async def accumulators_changed(self, partition: int, since: str | None) -> Accumulated:
-        """The accumulators changed after commit `since`, as of one moment; all of them where `since` is None, older than a minute, or no longer in
-        the task's chain of commits (claimed again, failed over)."""
+        """The accumulators changed after commit `since`, as of one moment.
+
+        All of them where `since` is None, older than a minute, or no longer in the task's chain of commits (claimed
+        again, failed over).
+        """
 
     async def published(self) -> dict[str, bytes]:
         """What the metrics publisher wrote: field -> packed value."""
@@ -144,7 +161,7 @@ class Log(Protocol):
     """The task's side of Kafka. Every method raises LogUnavailable where the broker does not answer."""
 
     async def confirmed(self) -> None:
-        """Return once this member's group generation was confirmed by the coordinator AFTER the call began and no rejoin is pending."""
+        """Return once the coordinator confirmed this member's generation after the call began; no rejoin is pending."""
 
     async def committed(self, partition: int) -> dict[str, int | None]:
         """The group's committed offset per input topic (None: none). An error is retried, never read as none."""
@@ -153,16 +170,16 @@ class Log(Protocol):
         """(log start, log end) per input topic."""
 
     async def commit_offsets(self, partition: int, offsets: Mapping[str, int]) -> None:
-        """Commit offsets; a refusal by the coordinator (rebalanced, unknown member, illegal generation) raises Fenced."""
+        """Commit offsets; Fenced where the coordinator refuses (rebalanced, unknown member, illegal generation)."""
 
     async def publish(self, records: Sequence[OutRecord]) -> None:
-        """Send all and wait for all acks; raises LogUnavailable if any is not acked. May be called again with the same records."""
+        """Send all and wait for all acks; LogUnavailable if any is missing. May be called again with the same."""
 
     async def punctuate(self, topic: str, partition: int, watermark_ms: int) -> None:
         """Append a watermark_advanced control record."""
 
     def caught_up(self, topic: str, partition: int, position: int) -> bool:
-        """Whether `position` is the log end as known from the latest fetch and nothing fetched is still on its way to the task."""
+        """Whether `position` is the log end as of the latest fetch, with nothing fetched still on its way."""
 
 
 class Clock(Protocol):

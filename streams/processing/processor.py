@@ -23,15 +23,15 @@ BACKOFF_FIRST_MS, BACKOFF_MAX_MS = 100, 5_000
 class Processor:
     """All tasks of one worker.
 
-    The transport sets `on_fenced` (pause the partition, claim it again) and `on_fatal` (stop the worker with that error), asks `claim_of` which
-    partitions may be fetched, and hands in runs; it never sees state.
+    The transport sets `on_fenced` (pause the partition, claim it again) and `on_fatal` (stop the worker with that error),
+    asks `claim_of` which partitions may be fetched, and hands in runs; it never sees state.
     """
 
     def __init__(self, *, store: StateStore, log: Log, clock: Clock, plan: Plan) -> None:
         self.store, self.log, self.clock, self.plan = store, log, clock, plan
         self.tasks: dict[int, Task] = {}
-        self.on_fenced: Callable[[int, Exception], None] = lambda partition, reason: None
-        self.on_fatal: Callable[[Exception], None] = lambda reason: None
+        self.on_fenced: Callable[[int, Exception], None] = lambda _partition, _reason: None
+        self.on_fatal: Callable[[Exception], None] = lambda _reason: None
         self.before_step: Callable[[str, int], Awaitable[None]] | None = None
         """Failpoint for tests: awaited with (step, partition) before each step of a commit."""
         self._claims = Claims(store=store, log=log, clock=clock, plan=plan)
@@ -79,7 +79,9 @@ class Processor:
             for commit in late:
                 commit.cancel()
             if late:
-                logger.warning("%d tasks were released before their last commit was confirmed; it is replayed", len(late))
+                logger.warning(
+                    "%d tasks were released before their last commit was confirmed; it is replayed", len(late)
+                )
         self.forget(partitions)
 
     async def stop(self) -> None:
@@ -147,7 +149,10 @@ class Processor:
     async def _page_timers(self, task: Task, read: Read) -> None:
         """Bring stored deadlines into memory before a watermark passes them."""
         cart, session = task.watermarks_after(read)
-        for timers, fetch, watermark in ((task.timers, self.store.timers, cart), (task.sessions, self.store.sessions, session)):
+        for timers, fetch, watermark in (
+            (task.timers, self.store.timers, cart),
+            (task.sessions, self.store.sessions, session),
+        ):
             limit = self.plan.timers_page
             while timers.horizon_ms is not None and timers.horizon_ms < watermark:
                 after = timers.horizon_ms
@@ -163,9 +168,11 @@ class Processor:
         """A bug of ours: profiles changed in place cannot be undone, so replay with that record on the reject list."""
         self._rejects[task.partition].add((failure.topic, failure.offset))
         self._failures_in_row += 1
-        logger.error("applying a record failed; it will be rejected: %s", failure, exc_info=_without_values(failure))
+        logger.error("applying a record failed; it will be rejected: %s", failure, exc_info=failure.__cause__)
         if self._failures_in_row > self.plan.handler_failures_max:
-            self.on_fatal(PulselineError(f"{self._failures_in_row} records in a row failed in the handler: stopped at {failure}"))
+            self.on_fatal(
+                PulselineError(f"{self._failures_in_row} records in a row failed in the handler: stopped at {failure}")
+            )
         self.forget((task.partition,))
         self.on_fenced(task.partition, failure)
 
@@ -195,7 +202,7 @@ class Processor:
             await self.tick(task.partition)
 
     async def tick(self, partition: int) -> None:
-        """One turn of the commit loop: commit, or compare ver when there is nothing to do; then punctuate silent time."""
+        """One turn of the commit loop: commit, or compare ver if there is nothing to do; then punctuate silent time."""
         task = self.tasks.get(partition)
         if task is None:
             return
@@ -217,7 +224,7 @@ class Processor:
             logger.warning("task %d was fenced at its last commit (%s)", task.partition, reason)
 
     async def _commit(self, task: Task) -> None:
-        """One commit, whole: rejected, EXEC, outputs, offsets; each step is repeated until it succeeds or the task is fenced."""
+        """One commit: rejected, EXEC, outputs, offsets; each step repeated until it succeeds or the task is fenced."""
         async with self._committing[task.partition]:
             if self.tasks.get(task.partition) is not task:
                 return
@@ -262,8 +269,3 @@ class Processor:
         logger.warning("%s: %s; trying again in %d ms", name, error, backoff)
         await asyncio.sleep(backoff / 1_000)
         return min(2 * backoff, BACKOFF_MAX_MS)
-
-
-def _without_values(failure: HandlerFailed) -> bool:
-    """Tracebacks carry no values of the event, only code lines."""
-    return failure.__cause__ is not None

@@ -30,7 +30,9 @@ class ClockGuard:
         self._offset_ms = offset
         if before is not None and abs(offset - before) > CLOCK_JUMP_MS:
             self._distrusted_until_ms = monotonic + DISTRUST_MS
-            logger.warning("the wall clock moved by %d ms: no punctuation for %d s", offset - before, DISTRUST_MS // 1_000)
+            logger.warning(
+                "the wall clock moved by %d ms: no punctuation for %d s", offset - before, DISTRUST_MS // 1_000
+            )
         return monotonic >= self._distrusted_until_ms
 
 
@@ -68,7 +70,9 @@ class Punctuator:
         held: dict[str, int] = {}
         session = task.sessions.first()
         if session is not None and session + SESSION_OVERDUE_MS < watermark:
-            held = {topic: SESSION_EVERY_MS for topic in (cart, click) if task.book.topics[topic].watermark_ms <= session}
+            held = {
+                topic: SESSION_EVERY_MS for topic in (cart, click) if task.book.topics[topic].watermark_ms <= session
+            }
         due = task.timers.first()
         if due is not None and due < watermark:
             held[cart] = CART_EVERY_MS

@@ -18,7 +18,7 @@ WITHOUT_PROFILE = frozenset(("audience_counted",))
 """Event types keyed by something that is no customer: they make no profile, score or counter."""
 
 
-class HandlerFailed(Exception):  # noqa: N818  (an outcome of applying, caught by the processor)
+class HandlerFailed(Exception):
     """Applying a well-formed record raised: a bug of ours; the record is rejected on the next try."""
 
     def __init__(self, topic: str, offset: int, cause: Exception) -> None:
@@ -26,7 +26,7 @@ class HandlerFailed(Exception):  # noqa: N818  (an outcome of applying, caught b
         self.topic, self.offset = topic, offset
 
 
-class FingerprintMismatch(Exception):  # noqa: N818
+class FingerprintMismatch(Exception):
     """The record at the stored position is not the one that was applied."""
 
 
@@ -40,31 +40,39 @@ class Read:
 
 
 class Cut:
-    """One commit as decided: what to write, what to publish before (rejected) and after, and the offsets to commit last."""
+    """One commit as decided: what to write, what to publish before (rejected) and after, the offsets to commit last."""
 
-    __slots__ = ("commit", "customers", "offsets", "outputs", "rejected")
+    __slots__ = ("commit", "offsets", "outputs", "rejected")
 
     def __init__(
         self,
         commit: Commit,
         *,
-        customers: frozenset[str],
         offsets: dict[str, int],
         outputs: list[OutRecord],
         rejected: list[OutRecord],
     ) -> None:
-        self.commit, self.customers, self.offsets, self.outputs, self.rejected = commit, customers, offsets, outputs, rejected
+        self.commit, self.offsets, self.outputs, self.rejected = commit, offsets, outputs, rejected
 
 
 class Task:
     """Owns the profiles, timers, watermarks and accumulators of one partition number.
 
-    ver: what this worker last wrote, the base of the next commit; writing: the ver of a commit not yet answered; committed: K, the group's offsets
-    as read by the claim: decisions below the cart's are not published, rejected records below their own topic's neither.
+    ver: what this worker last wrote, the base of the next commit; writing: the ver of a commit not yet answered;
+    committed: K, the group's offsets as read by the claim: decisions below the cart's are not published, rejected
+    records below their own topic's neither.
     """
 
     def __init__(
-        self, plan: Plan, partition: int, *, ver: str, stored: Stored, book: Book, committed: dict[str, int], rejects: Iterable[tuple[str, int]] = ()
+        self,
+        plan: Plan,
+        partition: int,
+        *,
+        ver: str,
+        stored: Stored,
+        book: Book,
+        committed: dict[str, int],
+        rejects: Iterable[tuple[str, int]] = (),
     ) -> None:
         self.plan, self.partition, self.claim, self.ver = plan, partition, ver, ver
         self.writing: str | None = None
@@ -80,7 +88,7 @@ class Task:
         self.expected: dict[str, tuple[int, int]] = {}
         """Fingerprint to be met by the first record of a topic: (offset, timestamp)."""
         self.dirty: dict[str, Profile] = {}
-        self.scored: set[str] = set()
+        self.scored: dict[str, None] = {}
         self.decisions: list[Decision] = []
         self.rejected: list[OutRecord] = []
         self.pending_bytes = 0
@@ -185,8 +193,9 @@ class Task:
             if profile.hot_dirty or profile.cold_dirty:
                 self.dirty[customer] = profile
                 if profile.hot_dirty:
-                    self.scored.add(customer)
-                self.timers.put(customer, profile.deadline(self.plan.rules))
+                    self.scored[customer] = None
+                if profile.cold_dirty:
+                    self.timers.put(customer, profile.deadline(self.plan.rules))
                 self.sessions.put(customer, profile.session_deadline())
             if decided.steps_and_outcomes or decided.facts:
                 self._drain(profile, record.offset, decided)
@@ -272,8 +281,8 @@ class Task:
             now_ms=now_ms,
         )
         offsets = {name: max(self.committed.get(name, 0), position) for name, position in self.book.positions().items()}
-        cut = Cut(commit, customers=frozenset(self.dirty), offsets=offsets, outputs=outputs + scores, rejected=self.rejected)
-        self.dirty, self.scored, self.decisions, self.rejected = {}, set(), [], []
+        cut = Cut(commit, offsets=offsets, outputs=outputs + scores, rejected=self.rejected)
+        self.dirty, self.scored, self.decisions, self.rejected = {}, {}, [], []
         self.pending_bytes, self.moved, self.in_flight, self.writing = 0, False, cut, new
         return cut
 

@@ -7,8 +7,8 @@ from heapq import heapify, heappop, heappush
 class Timers:
     """One deadline a customer (epoch ms); a deadline is passed once the watermark is greater.
 
-    `horizon_ms`: every stored deadline below it is in memory; None when all are. Memory wins over what is paged in, and a stored deadline that
-    memory has overtaken does no harm: releasing a customer with nothing due changes nothing.
+    `horizon_ms`: every stored deadline below it is in memory; None when all are. Memory wins over what is paged in, and
+    a stored deadline that memory has overtaken does no harm: releasing a customer with nothing due changes nothing.
     """
 
     __slots__ = ("_heap", "_known", "changed", "horizon_ms")

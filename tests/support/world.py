@@ -15,7 +15,9 @@ from streams.transport.memory import MemoryBroker, MemoryLog
 
 START_MS = 1_700_000_000_000
 CART, CLICK = "engagement.cart.v1", "engagement.clickstream.v1"
-TRIGGERS, OUTCOMES, SCORES, REJECTED = (f"engagement.{name}.v1" for name in ("triggers", "outcomes", "scores", "rejected"))
+TRIGGERS, OUTCOMES, SCORES, REJECTED = (
+    f"engagement.{name}.v1" for name in ("triggers", "outcomes", "scores", "rejected")
+)
 
 
 class ManualClock:
@@ -108,26 +110,26 @@ class World:
         self.broker.generation[0] += 1
         worker.log.generation[0] = self.broker.generation[0]
 
-    def send(self, type: str, customer: str = "c-1", *, occurred_at_ms: int | None = None, **fields: Any) -> int:
+    def send(self, kind: str, customer: str = "c-1", *, occurred_at_ms: int | None = None, **fields: Any) -> int:
         """Append an event to its topic, occurring now unless told otherwise; returns its offset."""
         event = {
             "event_id": f"e{next(self._ids)}",
-            "type": type,
+            "type": kind,
             "customer_id": customer,
             "occurred_at_ms": self.clock.now_ms if occurred_at_ms is None else occurred_at_ms,
         } | fields
-        return self.broker.append(self.topic_of(type), 0, customer.encode(), json.dumps(event).encode())
+        return self.broker.append(self.topic_of(kind), 0, customer.encode(), json.dumps(event).encode())
 
     def raw(self, topic: str, value: bytes | None, key: bytes | None = b"c-1") -> int:
         """Append bytes as they are."""
         return self.broker.append(topic, 0, key, value)
 
     @staticmethod
-    def topic_of(type: str) -> str:
+    def topic_of(kind: str) -> str:
         """The full topic name of an event type."""
         from models.events import EVENT_TYPES
 
-        return f"engagement.{EVENT_TYPES[type].topic}"
+        return f"engagement.{EVENT_TYPES[kind].topic}"
 
     async def poll(self, worker: Worker, limit: int = 1_000, topics: tuple[str, ...] | None = None) -> int:
         """Fetch what is there and apply it; returns how many records were fetched."""

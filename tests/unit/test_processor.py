@@ -132,7 +132,11 @@ async def test_effects_of_a_commit_come_in_the_order_of_the_protocol() -> None:
     await world.poll(worker)
     await worker.processor.tick(0)
     assert steps == ["rejected", "exec", "publish", "offsets"]
-    assert [effect[:2] for effect in world.broker.effects] == [("publish", REJECTED), ("publish", SCORES), ("offsets", 0)]
+    assert [effect[:2] for effect in world.broker.effects] == [
+        ("publish", REJECTED),
+        ("publish", SCORES),
+        ("offsets", 0),
+    ]
 
 
 async def test_an_idle_task_notices_a_failover() -> None:
@@ -158,7 +162,7 @@ async def test_replay_below_k_publishes_no_decision_again() -> None:
     await world.settle(worker)
     world.raw(CART, b"rubbish")
     await world.settle(worker)
-    assert len(world.published(REJECTED)) == 1
+    assert len(world.broker.outputs[REJECTED]) == 1
     world.store.fail_over(3)
     await worker.processor.tick(0)
     await world.claim(worker)
@@ -365,12 +369,13 @@ async def test_a_store_that_is_away_delays_and_loses_nothing() -> None:
     await world.poll(worker)
     world.store.fail_next("reply lost")
     await worker.processor.tick(0)
-    assert worker.fenced == [] and worker.fatal == []
+    assert worker.fenced == []
+    assert worker.fatal == []
     assert len(world.published(SCORES)) == 1
 
 
 async def test_a_score_is_published_once_per_changed_customer_and_commit() -> None:
-    """Ten events of one customer in one commit give one score record, small changes later none."""
+    """Ten events of one customer in one commit give one score record, a change that moves nothing none."""
     world = World()
     worker = await world.started()
     for _ in range(10):
@@ -378,10 +383,10 @@ async def test_a_score_is_published_once_per_changed_customer_and_commit() -> No
     await world.settle(worker)
     (score,) = world.published(SCORES)
     assert score["rev"] == 10
-    world.send("page_viewed", url="/", occurred_at_ms=world.clock.now_ms - 1)
+    world.send("email_delivered", email_id="m")
     world.send("cart_viewed", "c-2")
     await world.settle(worker)
-    assert [record["customer_id"] for record in world.published(SCORES)][1:] in (["c-2"], ["c-1", "c-2"])
+    assert [record["customer_id"] for record in world.published(SCORES)] == ["c-1", "c-2"]
 
 
 async def test_profiles_leave_memory_only_when_clean() -> None:
