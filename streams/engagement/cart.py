@@ -22,16 +22,16 @@ class CartBook:
     Equal folds give equal packed values: what lies within the lateness may arrive in any order.
     """
 
-    __slots__ = ("_carts", "_deadline", "_early_ms", "_known", "_waiting", "folded_early")
+    __slots__ = ("_carts", "_early_ms", "_folded", "_timer_ms", "_waiting", "folded_early")
 
     def __init__(self, customer_id: str) -> None:
         self._carts = Carts(customer_id)
         self._waiting: list[Entry] = []
         self._early_ms = -1
         """Newest event folded early: to this customer the watermark has passed everything before it."""
-        self._deadline: int | None = None
-        self._known = True
-        """Whether _deadline is up to date."""
+        self._timer_ms: int | None = None
+        self._folded = False
+        """Whether something was folded since _timer_ms, the earliest timer, was looked up."""
         self.folded_early = 0
 
     @property
@@ -58,11 +58,11 @@ class CartBook:
         if entry is None:
             return
         self.release(watermark_ms, policy, decided)
-        self._known = False
-        clock_ms = max(watermark_ms, self._early_ms)
+        clock_ms = self._early_ms if self._early_ms > watermark_ms else watermark_ms
         if entry[0] < clock_ms:
             fold(self._carts, entry, clock_ms, policy, decided)
-            fire(self._carts, clock_ms, policy, decided)
+            self._folded = True
+            self._fire(clock_ms, policy, decided)
             return
         waiting = self._waiting
         if not waiting or entry[0] > waiting[-1][0]:
@@ -70,40 +70,38 @@ class CartBook:
         else:
             insort(waiting, entry, key=_fold_order)
         if len(waiting) > WAITING_EVENTS_MAX:
-            self._fold_early(policy, decided)
+            self._early_ms = waiting[0][0]
+            self.folded_early += 1
+            self._fold_oldest(policy, decided)
 
     def release(self, watermark_ms: int, policy: CartPolicy, decided: Decided) -> None:
         """Fold the waiting events before the watermark and fire the timers due before it, in the order of time."""
-        deadline_ms = self.deadline(policy)
-        if deadline_ms is None or deadline_ms >= watermark_ms:
-            return
-        self._known = False
-        carts, waiting = self._carts, self._waiting
-        ready = 0
-        for entry in waiting:
-            if entry[0] >= watermark_ms:
-                break
-            fire(carts, entry[0], policy, decided)
-            fold(carts, entry, None, policy, decided)
-            ready += 1
-        del waiting[:ready]
-        fire(carts, watermark_ms, policy, decided)
+        waiting = self._waiting
+        while waiting and waiting[0][0] < watermark_ms:
+            self._fold_oldest(policy, decided)
+        self._fire(watermark_ms, policy, decided)
 
-    def _fold_early(self, policy: CartPolicy, decided: Decided) -> None:
+    def _fold_oldest(self, policy: CartPolicy, decided: Decided) -> None:
         entry = self._waiting.pop(0)
-        self._early_ms = entry[0]
-        self.folded_early += 1
-        fire(self._carts, entry[0], policy, decided)
+        self._fire(entry[0], policy, decided)
         fold(self._carts, entry, None, policy, decided)
+        self._folded = True
+
+    def _fire(self, clock_ms: int, policy: CartPolicy, decided: Decided) -> None:
+        if self._folded:
+            self._timer_ms, self._folded = next_due(self._carts, policy), False
+        if self._timer_ms is not None and self._timer_ms < clock_ms:
+            fire(self._carts, clock_ms, policy, decided)
+            self._folded = True
 
     def deadline(self, policy: CartPolicy) -> int | None:
         """Return the earliest of next due step, expiry and oldest waiting event; `release` is needed once wm > it."""
-        if not self._known:
-            due_ms = next_due(self._carts, policy)
-            if self._waiting and (due_ms is None or self._waiting[0][0] < due_ms):
-                due_ms = self._waiting[0][0]
-            self._deadline, self._known = due_ms, True
-        return self._deadline
+        if self._folded:
+            self._timer_ms, self._folded = next_due(self._carts, policy), False
+        timer_ms, waiting = self._timer_ms, self._waiting
+        if waiting and (timer_ms is None or waiting[0][0] < timer_ms):
+            return waiting[0][0]
+        return timer_ms
 
     def clicked(self, trigger_id: str, clicked_ms: int, email_watermark_ms: int, decided: Decided) -> None:
         """Take in a click of an email that carries a trigger_id, read at this email watermark (-1: none yet)."""
@@ -128,7 +126,7 @@ class CartBook:
             *folded, waiting, book._early_ms, book.folded_early = [*value, *_NOTHING[len(value) :]]
             book._carts = Carts.unpack(customer_id, folded)
             book._waiting = [tuple(entry) for entry in waiting]
-            book._known = False
+            book._folded = True
         return book
 
 

@@ -37,8 +37,6 @@ def outcome_of(carts: Carts, cart: Cart, name: OutcomeName, occurred_at_ms: int)
 
 def end(carts: Carts, cart: Cart, name: OutcomeName, ended_ms: int, decided: Decided) -> Outcome:
     """End an open cart and return its outcome. Fact: it ended before a step fired, where none did."""
-    if name == "emptied":
-        cart.lines = {}
     carts.ended(cart, ended_ms, emptied=name == "emptied")
     if cart.first_due_ms is None:
         decided.facts.append(("cart_ended_unfired", cart.opened_ms))

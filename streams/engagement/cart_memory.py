@@ -93,6 +93,8 @@ class Carts:
         if before is not None:
             used.update(before.used)
         used_later = sorted(used_ms for used_ms in used if used_ms > ended_ms)
+        if emptied:
+            cart.strip()
         self.ends[cart.key] = Ended(ended_ms, used_later, cart if emptied else None)
         self._forget_ends()
 

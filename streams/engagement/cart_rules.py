@@ -125,12 +125,8 @@ NEXT: dict[Action, State | None] = {
 """The state after an action; None: as before. A removal of the last line ends the cart (NONE) after its action."""
 
 
-class Rank(IntEnum):
-    """Events at one time fold in this order, then by event_id."""
-
-    TOUCH = 0
-    ORDER = 1
-    CLEAR = 2
+# Events at one time fold in this order, then by event_id.
+TOUCH_RANK, ORDER_RANK, CLEAR_RANK = 0, 1, 2
 
 
 class Body(Enum):
@@ -155,7 +151,7 @@ class Effect(NamedTuple):
     """What events of one kind do. `code` is stored with waiting events: never reuse one."""
 
     code: int
-    rank: Rank
+    rank: int
     on_time: Columns
     late: Columns
     body: Body = Body.NOTHING
@@ -171,17 +167,17 @@ _ORDER = TRANSITIONS[Row.ORDER], TRANSITIONS[Row.ORDER]
 _END = TRANSITIONS[Row.CLEAR_OR_LINK], TRANSITIONS[Row.CLEAR_OR_LINK]
 
 EFFECTS: dict[str, Effect] = {
-    "product_added": Effect(0, Rank.TOUCH, *_OPENER, Body.ADDED, after_order=True),
-    "cart_updated with items": Effect(1, Rank.TOUCH, *_OPENER, Body.ITEMS),
-    "product_removed": Effect(2, Rank.TOUCH, *_TOUCH, Body.REMOVED),
-    "cart_updated": Effect(3, Rank.TOUCH, *_TOUCH),
-    "checkout_started": Effect(4, Rank.TOUCH, *_TOUCH, checkout=True),
-    "checkout_step_completed": Effect(5, Rank.TOUCH, *_TOUCH, checkout=True),
-    "payment_info_entered": Effect(6, Rank.TOUCH, *_TOUCH, checkout=True),
-    "order_completed": Effect(7, Rank.ORDER, *_ORDER, Body.ORDER, ends=Ending.ORDER),
-    "cart_cleared": Effect(8, Rank.CLEAR, *_END, ends=Ending.CLEAR),
-    "cart_updated with items=[]": Effect(9, Rank.CLEAR, *_END, ends=Ending.CLEAR),
-    "identity_linked": Effect(10, Rank.TOUCH, *_END, ends=Ending.LINK),
+    "product_added": Effect(0, TOUCH_RANK, *_OPENER, Body.ADDED, after_order=True),
+    "cart_updated with items": Effect(1, TOUCH_RANK, *_OPENER, Body.ITEMS),
+    "product_removed": Effect(2, TOUCH_RANK, *_TOUCH, Body.REMOVED),
+    "cart_updated": Effect(3, TOUCH_RANK, *_TOUCH),
+    "checkout_started": Effect(4, TOUCH_RANK, *_TOUCH, checkout=True),
+    "checkout_step_completed": Effect(5, TOUCH_RANK, *_TOUCH, checkout=True),
+    "payment_info_entered": Effect(6, TOUCH_RANK, *_TOUCH, checkout=True),
+    "order_completed": Effect(7, ORDER_RANK, *_ORDER, Body.ORDER, ends=Ending.ORDER),
+    "cart_cleared": Effect(8, CLEAR_RANK, *_END, ends=Ending.CLEAR),
+    "cart_updated with items=[]": Effect(9, CLEAR_RANK, *_END, ends=Ending.CLEAR),
+    "identity_linked": Effect(10, TOUCH_RANK, *_END, ends=Ending.LINK),
 }
 """Every event that concerns carts; cart_viewed, order_cancelled and order_refunded do not."""
 
@@ -213,7 +209,7 @@ def compact(event: CartEvent) -> Entry | None:
         body = [_piece(item, event.currency) for item in event.items]
     return (
         event.occurred_at_ms,
-        effect.rank.value,
+        effect.rank,
         event.event_id,
         effect.code,
         event.cart_id,

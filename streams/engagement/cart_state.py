@@ -78,9 +78,17 @@ class Cart:
         del self.touches[: bisect_right(self.touches, time_ms)]
         self.opened_ms = self.touches[0]
 
+    def strip(self) -> None:
+        """Forget, once it is emptied, all that an order that takes it over does not ask for."""
+        self.lines, self.touches, self.fired = {}, [], []
+        self.shipping_minor = self.checkout_url = None
+
     def due(self, policy: CartPolicy) -> tuple[int, int]:
         """Return when its next timer is due, and the index of the step that it fires; that of expiry is len(steps)."""
-        steps, longest = policy.steps, self.fired[-1] if self.fired else 0
+        steps = policy.steps
+        if not self.fired:
+            return self.last_touch_ms + steps[0][1], 0
+        longest = self.fired[-1]
         for index, (_, step_ms) in enumerate(steps):
             if step_ms > longest:
                 return self.last_touch_ms + step_ms, index

@@ -10,7 +10,12 @@ from streams.engagement.decisions import Decided, DueStep
 
 def next_due(carts: Carts, policy: CartPolicy) -> int | None:
     """Return the due time of the earliest timer, in epoch ms."""
-    return min((cart.due(policy)[0] for cart in carts.open.values()), default=None)
+    earliest_ms: int | None = None
+    for cart in carts.open.values():
+        due_ms, _ = cart.due(policy)
+        if earliest_ms is None or due_ms < earliest_ms:
+            earliest_ms = due_ms
+    return earliest_ms
 
 
 def fire(carts: Carts, clock_ms: int, policy: CartPolicy, decided: Decided) -> None:
