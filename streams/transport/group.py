@@ -147,7 +147,9 @@ class Group:
 
     async def _in_time(self, request: Awaitable[T], what: str) -> T:
         try:
-            return await asyncio.wait_for(request, self._timeout_s)
+            # Not wait_for: Python 3.11's forgets a cancellation that comes in the same turn as the answer.
+            async with asyncio.timeout(self._timeout_s):
+                return await request
         except TimeoutError as error:
             raise LogUnavailable(f"{what} does not answer") from error
         except (GroupAuthorizationFailedError, TopicAuthorizationFailedError) as error:

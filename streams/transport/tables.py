@@ -59,7 +59,7 @@ class TableManager(stock.TableManager):
     async def _claim(self, partition: int) -> None:
         """Claim until it succeeds, then let the task's records flow."""
         processor, backoff = self.wiring.processor, BACKOFF_FIRST_S
-        while True:
+        while partition in self._owned:
             try:
                 offsets = await processor.claim(partition)
                 claim = processor.claim_of(partition)

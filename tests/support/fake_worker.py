@@ -1,7 +1,7 @@
-"""A real Faust worker with the real transport around a fake processor, as a process of its own: `python -m tests.support.fake_worker`.
+"""A real Faust worker with the real transport around a fake processor: `python -m tests.support.fake_worker CONFIG`.
 
-The fake keeps its state in SQLite: for each task the ver of its owner, its positions, and one row for every record ever applied and
-committed, which the database refuses to hold twice. Everything it sees goes into a trace, one JSON object a line.
+The fake keeps its state in SQLite: for each task the ver of its owner, its positions, and one row for every record ever
+applied and committed, which the database refuses to hold twice. What it sees goes into a trace, one JSON object a line.
 """
 
 import asyncio
@@ -25,7 +25,8 @@ from streams.transport.wiring import Wiring
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS task (p INTEGER PRIMARY KEY, ver TEXT, positions TEXT);
-CREATE TABLE IF NOT EXISTS applied (p INTEGER, topic TEXT, "offset" INTEGER, value TEXT, PRIMARY KEY (p, topic, "offset"));
+CREATE TABLE IF NOT EXISTS applied
+    (p INTEGER, topic TEXT, "offset" INTEGER, value TEXT, PRIMARY KEY (p, topic, "offset"));
 CREATE TABLE IF NOT EXISTS fence (p INTEGER);
 """
 
@@ -42,8 +43,8 @@ class FakeTask:
 class FakeProcessor:
     """What the transport sees of a Processor, with its shape and its promises.
 
-    trouble: claims_fail (each task's first n claims fail), claim_s (longest random delay of a claim), publish_to (topic that
-    gets one record per applied record), forget_confirmation (do not wait for the group).
+    trouble: claims_fail (each task's first n claims fail), claim_s and apply_s (longest random delay of each),
+    publish_to (topic that gets one record per applied record).
     """
 
     def __init__(self, folder: Path, log: Any, topics: Collection[str], trouble: dict[str, Any]) -> None:
@@ -92,7 +93,9 @@ class FakeProcessor:
             return
         for record in run.records:
             if record.offset != task.positions[run.topic]:
-                self.trace("disorder", p=run.partition, topic=run.topic, at=task.positions[run.topic], got=record.offset)
+                self.trace(
+                    "disorder", p=run.partition, topic=run.topic, at=task.positions[run.topic], got=record.offset
+                )
             task.positions[run.topic] = record.offset + 1
             task.pending.append((run.topic, record.offset, (record.value or b"").decode()))
 
@@ -110,7 +113,7 @@ class FakeProcessor:
         except Retriable as reason:
             self.forget((partition,))
             self.on_fenced(partition, reason)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - as the real one does
             self.on_fatal(error)
 
     async def _commit(self, partition: int, task: FakeTask) -> None:
@@ -131,7 +134,7 @@ class FakeProcessor:
         try:
             (ver,) = self.db.execute("SELECT ver FROM task WHERE p = ?", (p,)).fetchone()
             if ver != task.ver:
-                raise Fenced("another ver")
+                raise Fenced("another ver")  # noqa: TRY301
             self.db.executemany("INSERT INTO applied VALUES (?, ?, ?, ?)", [(p, *row) for row in pending])
             self.db.execute("UPDATE task SET positions = ? WHERE p = ?", (json.dumps(positions), p))
             self.db.execute("COMMIT")
