@@ -64,18 +64,31 @@ def sources(flags: dict[str, str]) -> dict[str, tuple[str, str]]:
     )
 
 
-def takes_settings(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command every setting as a flag, and its function `settings` (and `flags`, as given) as first argument."""
+def takes_flags(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command every setting as a flag; its function gets those that were given, name -> text, first."""
 
     def run(**parameters: Any) -> Any:
         flags, own = flags_of(parameters)
+        return function(flags, **own)
+
+    run.__doc__ = function.__doc__
+    run.__name__ = function.__name__
+    settings = [_flag(name, attribute) for name, attribute in names().items()]
+    # click gathers parameters there, last one first.
+    run.__click_params__ = settings[::-1] + getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
+    return run
+
+
+def takes_settings(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for a function that gets the settings themselves first."""
+
+    def run(flags: dict[str, str], **own: Any) -> Any:
         return function(load(flags), **own)
 
     run.__doc__ = function.__doc__
     run.__name__ = function.__name__
-    flags = [_flag(name, attribute) for name, attribute in names().items() if f"setting_{attribute}"]
-    run.__click_params__ = getattr(function, "__click_params__", []) + flags[::-1]  # type: ignore[attr-defined]
-    return run
+    run.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
+    return takes_flags(run)
 
 
 def load(flags: dict[str, str]) -> Settings:
