@@ -43,6 +43,17 @@ def bucket(customer: bytes) -> int:
     return xxh3_64_intdigest(customer) & (BUCKETS - 1)
 
 
+def partition_of(customer_id: str, partitions: int) -> int:
+    """The task that owns a customer: Kafka's default partitioner over the UTF-8 customer id.
+
+    >>> partition_of("c-1", 16) == partition_of("c-1", 16)
+    True
+    """
+    from aiokafka.partitioner import murmur2
+
+    return int(murmur2(customer_id.encode()) & 0x7FFFFFFF) % partitions
+
+
 def deployment(app_id: str) -> str:
     """Key of the deployment record, shared by all tasks."""
     return f"{{{app_id}}}:deployment"

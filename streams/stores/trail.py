@@ -60,7 +60,7 @@ class Trail:
 
     def _trimmed(self, old: list[Step], kept: frozenset[str]) -> list[str]:
         """Entries of the oldest steps, except what a later one wrote again; the claim's own is the oldest."""
-        names = [f"v:{self._begun}"]
+        names = [] if self._begun is None else [f"v:{self._begun}"]
         for step in old:
             names.append(f"v:{step.ver}")
             names.extend(f"f:{name}" for name in step.fields if name not in kept and self._last[name] == step.number)

@@ -205,6 +205,26 @@ async def test_changes_older_than_a_minute_are_forgotten_together(store: StateSt
     assert await changed(store, "v3") == ("v4", {"b": 4}, False)
 
 
+async def test_a_reader_of_the_claim_misses_nothing(store: StateStore) -> None:
+    """The claim's own ver is forgotten no later than the first change after it."""
+    await store.commit(commit(None, "v0"))
+    await store.claim(P, "v1")
+    await store.commit(commit("v1", "v2", accumulators={"a": 1}, now_ms=10_000))
+    await store.commit(commit("v2", "v3", accumulators={"b": 1}, now_ms=50_000))
+    await store.commit(commit("v3", "v4", now_ms=75_000))
+    assert await changed(store, "v1") == ("v4", {"a": 1, "b": 1}, True)
+
+
+async def test_a_change_repeated_is_not_forgotten_with_the_first(store: StateStore) -> None:
+    """What changed an hour ago and again a second ago is among the recent changes."""
+    await store.commit(commit(None, "v1", accumulators={"a": 1}, now_ms=0))
+    await store.commit(commit("v1", "v2", now_ms=20_000))
+    await store.commit(commit("v2", "v3", accumulators={"a": 2}, now_ms=50_000))
+    await store.commit(commit("v3", "v4", accumulators={"b": 1}, now_ms=75_000))
+    await store.commit(commit("v4", "v5", now_ms=76_000))
+    assert await changed(store, "v2") == ("v5", {"a": 2, "b": 1}, False)
+
+
 async def changed(store: StateStore, since: str | None) -> tuple[str | None, dict[str, int | None], bool]:
     answer = await store.accumulators_changed(P, since)
     return answer.ver, answer.fields, answer.whole
