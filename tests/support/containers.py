@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from typing import Self
 
 from testcontainers.core.container import DockerContainer
@@ -10,7 +11,7 @@ from testcontainers.core.container import DockerContainer
 from streams.stack import ports
 from streams.stack.kafka_server import START_TIMEOUT_S, kafka_answers
 from streams.stack.redis_server import redis_answers
-from streams.stack.waiting import wait_until
+from streams.stack.waiting import StackProblem, wait_until
 
 KAFKA_IMAGE = os.environ.get("PULSELINE_TEST_KAFKA_IMAGE", "apache/kafka:4.1.0")
 REDIS_IMAGE = os.environ.get("PULSELINE_TEST_REDIS_IMAGE", "redis:8.2-alpine")
@@ -72,6 +73,17 @@ class Server:
         if self._created:
             self.container.stop()
 
+    def wait_for(self, name: str, ready: Callable[[], bool]) -> None:
+        wait_until(ready, what=f"{name} in a container", timeout_s=START_TIMEOUT_S, check=self._ensure_running)
+
+    def _ensure_running(self) -> None:
+        docker = self._docker()
+        docker.reload()
+        if docker.status == "exited":
+            raise StackProblem(
+                f"{self.container.image} ended while starting:\n{docker.logs(tail=30).decode(errors='replace')}"
+            )
+
     def _docker(self):
         return self.container.get_wrapped_container()
 
@@ -109,7 +121,7 @@ class ApacheKafkaContainer(Server):
 
     def start(self) -> None:
         self.launch()
-        wait_until(lambda: kafka_answers(self.bootstrap), what="Kafka in a container", timeout_s=START_TIMEOUT_S)
+        self.wait_for("Kafka", lambda: kafka_answers(self.bootstrap))
 
 
 class RedisContainer(Server):
@@ -126,7 +138,7 @@ class RedisContainer(Server):
 
     def start(self) -> None:
         self.launch()
-        wait_until(lambda: redis_answers(self.url), what="Redis in a container", timeout_s=START_TIMEOUT_S)
+        self.wait_for("Redis", lambda: redis_answers(self.url))
 
 
 class ContainerStack:
