@@ -45,7 +45,9 @@ def _matching(pattern: str) -> Callable[[str], str]:
 
 
 _DURATION = "a duration such as 15m, 24h, 30d or 500ms, or a number of milliseconds"
-_NAME = Form("1 to 100 letters, digits, '.', '_' or '-'", _matching(r"[A-Za-z0-9._-]{1,100}"))
+_NAME = Form(
+    "1 to 100 letters, digits, '.', '_' or '-', a letter or digit first", _matching(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+)
 _HOST = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]):\d{1,5}"
 BROKERS = Form("host:port, or several separated by commas", _matching(rf"{_HOST}(,{_HOST})*"))
 REDIS = Form("redis://[user:password@]host:port/db, rediss://... or unix:///path", _matching(r"(rediss?|unix)://\S+"))

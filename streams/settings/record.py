@@ -250,7 +250,7 @@ class Settings(BaseModel):
                 cart=self.cart_policy(),
                 score_model=ScoreModel.from_toml(self.score_model.read_bytes(), self.score_model.stem),
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, InvalidSettings) as error:
             raise InvalidSettings(f"{PREFIX}SCORE_MODEL={self.score_model} cannot be used: {error}.") from error
 
 
