@@ -137,12 +137,12 @@ def fold_log(task: TaskResult, topic: str, partition: int, log: Sequence[Any], p
     watermark_ms = NO_WATERMARK
     for item in log:
         record = FoldRecord(*item) if type(item) is tuple else item
-        control_ms = read_control(record, channel)
-        if control_ms is not None:
-            account["control"] += 1
-            watermark_ms = max(watermark_ms, min(control_ms, record.timestamp - policy["lateness_ms"]))
-            continue
         try:
+            control_ms = read_control(record, channel)
+            if control_ms is not None:
+                account["control"] += 1
+                watermark_ms = max(watermark_ms, min(control_ms, record.timestamp - policy["lateness_ms"]))
+                continue
             event = read_event(record, channel)
         except Rejected as rejected:
             account["rejected"] += 1

@@ -14,6 +14,8 @@ ITEMS_MAX = 100
 EXACT_INTEGER_MAX = 2**53 - 1
 FUTURE_MS = 5 * MINUTE_MS
 TOO_OLD_MS = 400 * DAY_MS
+NESTING_MAX = 200
+CONTROLLED = ("cart", "clickstream")
 
 TYPES: dict[str, tuple[str, ...]] = {
     "clickstream": (
@@ -132,19 +134,21 @@ def by_customer(event: dict[str, Any]) -> bool:
 
 
 def read_control(record: Any, channel: str) -> int | None:
-    """The W of a punctuation record, None for any other record."""
-    if channel not in ("cart", "clickstream") or record.key is not None or record.value is None:
+    """The W of a punctuation record, None for any other record; raises Rejected for a malformed one."""
+    marked = "pl-control" in {name for name, _ in record.headers or ()}
+    if channel not in CONTROLLED or not marked or (record.key is not None and record.value is not None):
         return None
-    if "pl-control" not in {name for name, _ in record.headers or ()}:
-        return None
-    try:
-        value = json.loads(record.value.decode())
-    except ValueError:
-        return None
-    if not isinstance(value, dict) or value.get("type") != "watermark_advanced":
-        return None
-    watermark = value.get("watermark_ms")
-    return watermark if type(watermark) is int else None
+    fields = read_object(record.value)
+    if "type" not in fields:
+        raise Rejected("MissingField")
+    if fields["type"] != "watermark_advanced":
+        raise Rejected("UnknownType")
+    if "watermark_ms" not in fields:
+        raise Rejected("MissingField")
+    watermark_ms = fields["watermark_ms"]
+    if not fits(watermark_ms, COMMON["occurred_at_ms"]):
+        raise Rejected("InvalidField")
+    return int(watermark_ms)
 
 
 def read_event(record: Any, channel: str) -> dict[str, Any]:
@@ -172,16 +176,7 @@ def read_event(record: Any, channel: str) -> dict[str, Any]:
 
 def parse(record: Any, channel: str) -> dict[str, Any]:
     """The JSON object of a record whose type belongs to the channel."""
-    if record.value is None:
-        raise Rejected("NullValue")
-    if len(record.value) > VALUE_BYTES_MAX:
-        raise Rejected("TooLarge")
-    try:
-        fields = json.loads(record.value.decode("utf-8"), parse_constant=no_constant)
-    except (ValueError, RecursionError):
-        raise Rejected("NotJson") from None
-    if not isinstance(fields, dict):
-        raise Rejected("NotAnObject")
+    fields = read_object(record.value)
     if "type" not in fields:
         raise Rejected("MissingField")
     kind = fields["type"]
@@ -190,6 +185,32 @@ def parse(record: Any, channel: str) -> dict[str, Any]:
     if CHANNEL_OF_TYPE[kind] != channel:
         raise Rejected("WrongTopic")
     return fields
+
+
+def read_object(value: bytes | None) -> dict[str, Any]:
+    if value is None:
+        raise Rejected("NullValue")
+    if len(value) > VALUE_BYTES_MAX:
+        raise Rejected("TooLarge")
+    try:
+        parsed = json.loads(value.decode("utf-8"), parse_constant=no_constant)
+        json.dumps(parsed, ensure_ascii=False).encode("utf-8")  # fails where a surrogate stands alone
+        if depth(parsed) > NESTING_MAX:
+            raise Rejected("NotJson")
+    except (ValueError, RecursionError):
+        raise Rejected("NotJson") from None
+    if not isinstance(parsed, dict):
+        raise Rejected("NotAnObject")
+    return parsed
+
+
+def depth(value: Any) -> int:
+    """How many arrays and objects stand in each other."""
+    if isinstance(value, dict):
+        return 1 + max(map(depth, value.values()), default=0)
+    if isinstance(value, list):
+        return 1 + max(map(depth, value), default=0)
+    return 0
 
 
 def no_constant(name: str) -> float:
