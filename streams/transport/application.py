@@ -1,5 +1,6 @@
 """The Faust application and its worker process, as Pulseline sets them up."""
 
+import asyncio
 import logging
 import os
 import signal
@@ -42,14 +43,26 @@ class Worker(FaustWorker):
     def stop_because(self, error: Exception) -> None:
         """Stop gracefully, then exit with the error's code."""
         self.exit_code = error.exit_code if isinstance(error, PulselineError) else 1
-        self._schedule_shutdown(signal.SIGTERM)
+        if not self._signal_stop_time:
+            self._start_deadline()
+            self._signal_stop_time = self.loop.time()
+            self._signal_stop_future = asyncio.ensure_future(self._stop_by_itself(), loop=self.loop)
+
+    async def _stop_by_itself(self) -> None:
+        await self.stop()
+        if self._starting_fut is not None:
+            self._starting_fut.cancel()
 
     def _schedule_shutdown(self, signal: signal.Signals) -> None:
         if not self._signal_stop_time:
-            cut = Timer(self.app.wiring.shutdown_timeout_ms / 1_000 + 1, self._cut_off)
-            cut.daemon = True
-            cut.start()
+            self._start_deadline()
         super()._schedule_shutdown(signal)
+
+    def _start_deadline(self) -> None:
+        """From now on a thread of its own ends the process in time, even where the event loop hangs."""
+        cut = Timer(self.app.wiring.shutdown_timeout_ms / 1_000 + 1, self._cut_off)
+        cut.daemon = True
+        cut.start()
 
     def _cut_off(self) -> None:
         os.write(2, b"the worker did not stop in time and is cut off; what was not committed is replayed\n")

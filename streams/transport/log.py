@@ -72,7 +72,7 @@ class KafkaLog:
         await asyncio.wait({sending}, timeout=self._timeout_ms / 1_000)
         if not sending.done():
             raise LogUnavailable(f"{len(records)} outputs were not acknowledged in time")
-        del self._sending[id(records)]
+        self._sending.pop(id(records), None)
         sending.result()
 
     def _begun(self, records: Sequence[OutRecord]) -> asyncio.Future[list[None]]:
