@@ -544,7 +544,7 @@ def test_nothing_depends_on_the_order_of_reading_within_the_lateness() -> None:
 
 
 def test_abandonment_and_recovery_cohorts() -> None:
-    """Abandonment by the hour of opening, recovery by that of the first due, attributed if a mail was clicked before."""
+    """Abandonment by the hour of opening, recovery by that of the first due, attributed if a mail was clicked."""
     made = log().put("product_added", 0, customer="a").put("product_added", 1, customer="b").put("product_added", 2)
     made.put("order_completed", 10, customer="a").pass_time(70)
     trigger_id = identity("v1", "b", None, at(1), "15m")
