@@ -30,7 +30,9 @@ class Refused(Exception):
 
 
 def refusal(error: BaseException) -> str:
-    """Name the kind of an error without its text, which may quote arguments."""
+    """Name the kind of an error, without the text of an answer of Redis, which may quote arguments."""
+    if isinstance(error, OSError) or type(error) is exceptions.ConnectionError:
+        return f"{type(error).__name__} ({error})"
     code = str(error).partition(" ")[0]
     return code if type(error) is exceptions.ResponseError and code.isupper() else type(error).__name__
 
