@@ -1,0 +1,14 @@
+"""How many examples a property gets: a few in every run, more with PROPERTY_EXAMPLES=10000."""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "pulseline",
+    max_examples=int(os.environ.get("PROPERTY_EXAMPLES", "30")),
+    deadline=None,  # a shared machine stalls now and then
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("pulseline")
