@@ -58,7 +58,7 @@ class CartBook:
         if entry is None:
             return
         self.release(watermark_ms, policy, decided)
-        clock_ms = self._early_ms if self._early_ms > watermark_ms else watermark_ms
+        clock_ms = max(watermark_ms, self._early_ms)
         if entry[0] < clock_ms:
             fold(self._carts, entry, clock_ms, policy, decided)
             self._folded = True
