@@ -32,6 +32,7 @@ def wire(app: App, settings: Settings, processor: Processor, prepare: Callable[[
         prepare=prepare,
         fatal=app.fatal,
         run_records_max=settings.run_records_max,
+        fast_fetch=settings.fast_fetch,
         session_timeout_ms=settings.session_timeout_ms,
         max_poll_interval_ms=settings.max_poll_interval_ms,
         request_timeout_ms=settings.request_timeout_ms,

@@ -29,6 +29,7 @@ from mode import Service, get_logger
 
 from streams.errors import LogUnavailable
 from streams.processing.ports import Run
+from streams.transport.fast_fetch import hand_out_whole_records
 from streams.transport.runs import message_of
 from streams.transport.wiring import Wiring
 
@@ -227,6 +228,8 @@ class Consumer(stock.Consumer):
     # ------------------------------------------------------------------ life
 
     async def on_start(self) -> None:
+        if self.wiring.fast_fetch:
+            hand_out_whole_records()
         self._kafka = self._new_kafka()
         await self._kafka.start()
 

@@ -23,6 +23,7 @@ class Wiring:
     prepare: Callable[[], Awaitable[None]]
     fatal: Callable[[Exception], None]
     run_records_max: int = 2_000
+    fast_fetch: bool = True
     session_timeout_ms: int = 10_000
     max_poll_interval_ms: int = 300_000
     request_timeout_ms: int = 30_000
