@@ -25,6 +25,7 @@ Operation = Literal[
     "ver",
     "accumulators",
     "published",
+    "published_field",
     "write_published",
 ]
 _Change = tuple[dict[Any, Any], Any, Any]  # where, key, value (None removes)
@@ -234,6 +235,10 @@ class MemoryStore:
         known = task.trail[since][0]
         names = {name for number, _, fields in task.trail.values() if number > known for name in fields}
         return Accumulated(ver, {name: task.accumulators.get(name) for name in names}, whole=False)
+
+    async def published_field(self, field: str) -> bytes | None:
+        await self._reading("published_field", 0)
+        return self._published.get(field)
 
     async def published(self) -> dict[str, bytes]:
         await self._reading("published", 0)

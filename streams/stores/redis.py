@@ -1,8 +1,8 @@
 """RedisStore: the state of all tasks in one Redis, each commit atomic and chained to the one before by a random id."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
 from xxhash import xxh3_64_intdigest
@@ -10,6 +10,7 @@ from xxhash import xxh3_64_intdigest
 from streams.errors import Fenced, UnsafeStore
 from streams.processing.ports import Accumulated, Commit, Stored
 from streams.stores import keys
+from streams.stores.commands import commit_commands, hash_commands, integer, integers, pairs, read_deadlines, text
 from streams.stores.deployment import compare
 from streams.stores.trail import Trail, changed_since
 from streams.stores.wire import Command, Refused, Wire, ask, transact
@@ -60,8 +61,8 @@ class RedisStore:
 
     async def check(self) -> None:
         async def operation(connection: AbstractConnection) -> dict[str, str]:
-            (text,) = await ask(connection, ("INFO",))
-            lines = (line.partition(":") for line in text.decode().splitlines())
+            (answer,) = await ask(connection, ("INFO",))
+            lines = (line.partition(":") for line in answer.decode().splitlines())
             return {name: value for name, _, value in lines}
 
         info = await self._wire.run(operation)
@@ -84,9 +85,9 @@ class RedisStore:
 
         async def operation(connection: AbstractConnection) -> None:
             _, flat = await ask(connection, ("WATCH", key), ("HGETALL", key))
-            stored = {name.decode(): value.decode() for name, value in _pairs(flat)}
+            stored = {name.decode(): value.decode() for name, value in pairs(flat)}
             compare(stored, wanted)
-            if await transact(connection, _hash_changes(key, wanted) if stored != wanted else []) is None:
+            if await transact(connection, hash_commands(key, wanted) if stored != wanted else []) is None:
                 raise Refused("another worker wrote the deployment meanwhile")
 
         await self._wire.run(operation)
@@ -98,7 +99,7 @@ class RedisStore:
 
         async def operation(connection: AbstractConnection) -> str | None:
             (ver,) = await ask(connection, ("HGET", main, "ver"))
-            return _text(ver)
+            return text(ver)
 
         return await self._wire.run(operation)
 
@@ -153,8 +154,8 @@ class RedisStore:
             return await _read(connection, ("HGET", main, "ver"), *commands)
 
         ver, *replies = await self._wire.run(operation)
-        if _text(ver) not in vers:
-            raise Fenced(f"task {partition}: found commit {_text(ver)} where {' or '.join(vers)} was expected")
+        if text(ver) not in vers:
+            raise Fenced(f"task {partition}: found commit {text(ver)} where {' or '.join(vers)} was expected")
         return replies
 
     async def timers(
@@ -173,7 +174,7 @@ class RedisStore:
         after_ms, until_ms, limit = span
         command = ("ZRANGE", key, after_ms, until_ms, "BYSCORE", "LIMIT", 0, limit, "WITHSCORES")
         (flat,) = await self._guarded(partition, vers, [command])
-        return _deadlines(flat)
+        return read_deadlines(flat)
 
     # --- writing
 
@@ -208,12 +209,12 @@ class RedisStore:
         return Stored(
             ver=before,
             meta=meta or b"",
-            timers=_deadlines(timers),
-            sessions=_deadlines(sessions),
+            timers=read_deadlines(timers),
+            sessions=read_deadlines(sessions),
             timers_complete=len(timers) < 2 * PAGE,
             sessions_complete=len(sessions) < 2 * PAGE,
             outputs=outputs or b"",
-            accumulators=_integers(accumulators),
+            accumulators=integers(accumulators),
         )
 
     async def commit(self, commit: Commit) -> None:
@@ -227,7 +228,7 @@ class RedisStore:
             trail = Trail(of, commit.base)
             opening.extend(trail.begin())
         step = trail.step(commit)
-        commands = [*opening, *_changes(of, commit), *step.commands]
+        commands = [*opening, *commit_commands(of, commit), *step.commands]
 
         async def operation(connection: AbstractConnection) -> None:
             await _move(connection, of.main, commit, commands)
@@ -243,7 +244,7 @@ class RedisStore:
 
         async def operation(connection: AbstractConnection) -> dict[str, int]:
             (flat,) = await ask(connection, ("HGETALL", key))
-            return _integers(flat)
+            return integers(flat)
 
         return await self._wire.run(operation)
 
@@ -253,7 +254,7 @@ class RedisStore:
         async def operation(connection: AbstractConnection) -> Accumulated:
             while since is not None:
                 ver, trail = await _read(connection, ("HGET", of.main, "ver"), ("HGETALL", of.changed))
-                names = changed_since(_pairs(trail), since)
+                names = changed_since(pairs(trail), since)
                 if names is None:
                     break
                 again, values = await _read(
@@ -261,9 +262,9 @@ class RedisStore:
                 )
                 if again == ver:
                     fields = zip(names, values[1:], strict=True)
-                    return Accumulated(_text(ver), {name: _integer(value) for name, value in fields}, whole=False)
+                    return Accumulated(text(ver), {name: integer(value) for name, value in fields}, whole=False)
             ver, flat = await _read(connection, ("HGET", of.main, "ver"), ("HGETALL", of.accumulators))
-            return Accumulated(_text(ver), {**_integers(flat)}, whole=True)
+            return Accumulated(text(ver), {**integers(flat)}, whole=True)
 
         return await self._wire.run(operation)
 
@@ -272,7 +273,16 @@ class RedisStore:
 
         async def operation(connection: AbstractConnection) -> dict[str, bytes]:
             (flat,) = await ask(connection, ("HGETALL", key))
-            return {name.decode(): value for name, value in _pairs(flat)}
+            return {name.decode(): value for name, value in pairs(flat)}
+
+        return await self._wire.run(operation)
+
+    async def published_field(self, field: str) -> bytes | None:
+        key = keys.published(self._app_id)
+
+        async def operation(connection: AbstractConnection) -> bytes | None:
+            (value,) = await ask(connection, ("HGET", key, field))
+            return None if value is None else bytes(value)
 
         return await self._wire.run(operation)
 
@@ -280,13 +290,13 @@ class RedisStore:
         if not changes:
             return
         main, key = self._of(0).main, keys.published(self._app_id)
-        commands = _hash_changes(key, changes)
+        commands = hash_commands(key, changes)
 
         async def operation(connection: AbstractConnection) -> None:
             while True:
                 _, ver = await ask(connection, ("WATCH", main), ("HGET", main, "ver"))
-                if _text(ver) not in vers:
-                    raise Fenced(f"task 0: found commit {_text(ver)} where {' or '.join(vers)} was expected")
+                if text(ver) not in vers:
+                    raise Fenced(f"task 0: found commit {text(ver)} where {' or '.join(vers)} was expected")
                 if await transact(connection, commands) is not None:
                     return
 
@@ -308,7 +318,7 @@ async def _move(connection: AbstractConnection, main: str, commit: Commit, comma
     """Apply a commit where the stored ver is its base; return where an earlier attempt was done; else Fenced."""
     while True:
         _, ver = await ask(connection, ("WATCH", main), ("HGET", main, "ver"))
-        stored = _text(ver)
+        stored = text(ver)
         if stored == commit.new:
             await ask(connection, ("UNWATCH",))
             return
@@ -316,81 +326,3 @@ async def _move(connection: AbstractConnection, main: str, commit: Commit, comma
             raise Fenced(f"task {commit.partition}: found commit {stored} where {commit.base} was expected")
         if await transact(connection, commands) is not None:
             return
-
-
-def _changes(of: keys.TaskKeys, commit: Commit) -> list[Command]:
-    """The commands of a commit, one or two for each touched key."""
-    commands: list[Command] = [
-        ("HSET", of.main, "ver", commit.new, "meta", commit.meta),
-        ("SET", of.outputs, commit.outputs),
-    ]
-    commands.extend(_customer_changes(of.states, commit))
-    for key, deadlines in ((of.timers, commit.timers), (of.sessions, commit.sessions)):
-        commands.extend(_deadline_changes(key, deadlines))
-    commands.extend(_hash_changes(of.accumulators, commit.accumulators))
-    return commands
-
-
-def _customer_changes(states: list[str], commit: Commit) -> list[Command]:
-    writes: dict[int, list[str | bytes]] = {}
-    removals: dict[int, list[str | bytes]] = {}
-    for prefix, fields in ((b"h:", commit.hot), (b"c:", commit.cold)):
-        for customer, packed in fields.items():
-            raw = customer.encode()
-            bucket = xxh3_64_intdigest(raw) & 255
-            verb: Literal["HSET", "HDEL"] = "HDEL" if packed is None else "HSET"
-            commands = removals if packed is None else writes
-            command = commands.get(bucket)
-            if command is None:
-                command = commands[bucket] = [verb, states[bucket]]
-            command.append(prefix + raw)
-            if packed is not None:
-                command.append(packed)
-    return [tuple(command) for command in (*writes.values(), *removals.values())]
-
-
-def _deadline_changes(key: str, deadlines: Mapping[str, int | None]) -> list[Command]:
-    added: list[str | int] = []
-    removed: list[str] = []
-    for customer, deadline_ms in deadlines.items():
-        if deadline_ms is None:
-            removed.append(customer)
-        else:
-            added += (deadline_ms, customer)
-    return _present(("ZADD", key), added) + _present(("ZREM", key), removed)
-
-
-def _hash_changes(key: str, changes: Mapping[str, Any]) -> list[Command]:
-    written: list[Any] = []
-    removed: list[str] = []
-    for name, value in changes.items():
-        if value is None:
-            removed.append(name)
-        else:
-            written += (name, value)
-    return _present(("HSET", key), written) + _present(("HDEL", key), removed)
-
-
-def _present(head: tuple[str, str], arguments: Sequence[str | bytes | int]) -> list[Command]:
-    return [(*head, *arguments)] if arguments else []
-
-
-def _pairs(flat: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    items = iter(flat)
-    return zip(items, items, strict=True)
-
-
-def _deadlines(flat: Sequence[bytes]) -> list[tuple[str, int]]:
-    return [(member.decode(), int(score)) for member, score in _pairs(flat)]
-
-
-def _integers(flat: Sequence[bytes]) -> dict[str, int]:
-    return {name.decode(): int(value) for name, value in _pairs(flat)}
-
-
-def _integer(value: bytes | None) -> int | None:
-    return None if value is None else int(value)
-
-
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else value.decode()
