@@ -106,7 +106,7 @@ def test_a_repeated_order_moves_and_raises_the_first() -> None:
     assert result.metrics["events"]["hour"] == {("cart", "order_completed", at(0)): 1}
     alone = log().put("order_completed", 10, order_id="o").put("page_viewed", 130).view
     assert view["channels"]["cart"] == alone["channels"]["cart"]
-    assert [session["order_events"] for session in result.profiles["c"].all_sessions()] == [1, 1]  # the late one is in none
+    assert [session["order_events"] for session in result.profiles["c"].all_sessions()] == [1, 1]  # the late is in none
 
 
 def test_an_order_id_is_forgotten_after_30_days() -> None:
