@@ -1,5 +1,7 @@
 """The book a task keeps of its input: position, watermark, first offset, fingerprint and account of each topic."""
 
+from collections.abc import Mapping
+
 import msgspec
 
 from streams.errors import NewerSchema
@@ -12,7 +14,8 @@ class TopicBook(msgspec.Struct, omit_defaults=True):
     """One input topic of one task; offsets of its partition, times in epoch ms.
 
     position: the next offset to apply; since: the offset at which the state began; last_offset, last_timestamp_ms: the
-    fingerprint, the last record read (-1: none). applied + duplicate + rejected + control + erased = records read since `since`.
+    fingerprint, the last record read (-1: none). applied + duplicate + rejected + control + erased = records read since
+    `since`.
     """
 
     position: int
@@ -47,6 +50,12 @@ class Book(msgspec.Struct):
     def positions(self) -> dict[str, int]:
         """The next offset of each topic."""
         return {name: topic.position for name, topic in self.topics.items()}
+
+    def watermarks(self, inputs: Mapping[str, str]) -> dict[str, int]:
+        """The watermark of each channel; inputs: topic name -> suffix, as in the plan."""
+        return {
+            inputs[name].partition(".")[0]: self.topics[name].watermark_ms for name in self.topics if name in inputs
+        }
 
 
 class _SchemaOnly(msgspec.Struct):

@@ -150,6 +150,9 @@ class StateStore(Protocol):
     async def published(self) -> dict[str, bytes]:
         """What the metrics publisher wrote: field -> packed value."""
 
+    async def published_field(self, field: str) -> bytes | None:
+        """One field of what the metrics publisher wrote."""
+
     async def write_published(self, vers: Collection[str], changes: Mapping[str, bytes | None]) -> None:
         """Change what was published (None removes), only while the ver of task 0 is one of `vers`, else Fenced."""
 

@@ -10,6 +10,7 @@ from secrets import token_hex
 from streams.engagement.profile import Profile
 from streams.errors import Fatal, Fenced, PulselineError, Retriable, TooManyFences
 from streams.processing.claims import Claims
+from streams.processing.metrics_publisher import MetricsPublisher
 from streams.processing.plan import Plan
 from streams.processing.ports import Clock, Log, Run, StateStore
 from streams.processing.punctuation import Punctuator
@@ -23,7 +24,7 @@ BACKOFF_FIRST_MS, BACKOFF_MAX_MS = 100, 5_000
 class Processor:
     """All tasks of one worker.
 
-    The transport sets `on_fenced` (pause the partition, claim it again) and `on_fatal` (stop the worker with that error),
+    The transport sets `on_fenced` (pause the partition, claim it again) and `on_fatal` (stop the worker with it),
     asks `claim_of` which partitions may be fetched, and hands in runs; it never sees state.
     """
 
@@ -36,6 +37,8 @@ class Processor:
         """Failpoint for tests: awaited with (step, partition) before each step of a commit."""
         self._claims = Claims(store=store, log=log, clock=clock, plan=plan)
         self._punctuator = Punctuator(log=log, clock=clock, plan=plan)
+        self._metrics = MetricsPublisher(store=store, log=log, clock=clock, plan=plan)
+        self._metrics_loop: asyncio.Task[None] | None = None
         self._loops: dict[int, asyncio.Task[None]] = {}
         self._applying: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._committing: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -53,6 +56,8 @@ class Processor:
         task, seek = await self._claims.claim(partition, self._rejects[partition])
         self.tasks[partition] = task
         self._loops[partition] = asyncio.create_task(self._commit_loop(task), name=f"commit-{partition}")
+        if self._metrics_loop is None:
+            self._metrics_loop = asyncio.create_task(self._publish_metrics(), name="metrics")
         return seek
 
     def claim_of(self, partition: int) -> str | None:
@@ -88,6 +93,10 @@ class Processor:
         """Forget everything and end the background work."""
         loops = list(self._loops.values())
         self.forget(list(self.tasks))
+        if self._metrics_loop is not None:
+            self._metrics_loop.cancel()
+            loops.append(self._metrics_loop)
+            self._metrics_loop = None
         await asyncio.gather(*loops, return_exceptions=True)
 
     def profile(self, customer_id: str) -> Profile | None:
@@ -216,6 +225,18 @@ class Processor:
             if not isinstance(error, Fatal):
                 logger.exception("the commit of task %d broke", partition)
             self.on_fatal(error)
+
+    async def _publish_metrics(self) -> None:
+        """Publish live metrics each interval while this worker owns task 0."""
+        while True:
+            await asyncio.sleep(self.plan.metrics_interval_ms / 1_000)
+            try:
+                await self._metrics.tick(self.tasks)
+            except Retriable as error:
+                logger.warning("metrics were not published this time: %s", error)
+            except Exception as error:
+                logger.exception("the publication of metrics broke")
+                self.on_fatal(error)
 
     async def _last_commit(self, task: Task) -> None:
         try:

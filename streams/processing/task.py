@@ -93,6 +93,8 @@ class Task:
         self.rejected: list[OutRecord] = []
         self.pending_bytes = 0
         self.in_flight: Cut | None = None
+        self.published_watermarks: dict[str, int] | None = None
+        """By channel, those of the last publication of metrics; None: not known yet."""
         self.moved = False
 
     # ------------------------------------------------------------------ read and load
@@ -118,7 +120,7 @@ class Task:
                 items.append((record, rejection))
                 continue
             items.append((record, event))
-            if type(event) is WatermarkAdvanced:
+            if isinstance(event, WatermarkAdvanced):
                 moved = min(event.watermark_ms, record.timestamp - lateness)
             else:
                 moved = min(event.occurred_at_ms, record.timestamp) - lateness
@@ -265,6 +267,7 @@ class Task:
                 hot[customer] = profile.pack_hot()
             if profile.cold_dirty:
                 cold[customer] = profile.pack_cold()
+        self._expire_accumulators()
         outputs = self.writer.decided(self.decisions, now_ms)
         scores = self._scores(now_ms)
         commit = Commit(
@@ -285,6 +288,17 @@ class Task:
         self.dirty, self.scored, self.decisions, self.rejected = {}, {}, [], []
         self.pending_bytes, self.moved, self.in_flight, self.writing = 0, False, cut, new
         return cut
+
+    def watermarks(self) -> dict[str, int]:
+        """The watermark of each channel; -1: none yet."""
+        return self.book.watermarks(self.plan.inputs)
+
+    def _expire_accumulators(self) -> None:
+        """Drop the buckets that neither this task nor the publication of metrics needs any more."""
+        published = self.published_watermarks
+        if published is not None:
+            own = self.watermarks().items()
+            self.accumulators.expire({channel: min(at, published.get(channel, -1)) for channel, at in own})
 
     def _scores(self, now_ms: int) -> list[OutRecord]:
         """Score records of the customers whose score moved enough to tell."""

@@ -1,0 +1,149 @@
+"""Live metrics: the owner of task 0 adds up the accumulators of all tasks and publishes what changed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from models.outputs import cloudevent_headers, metric_id
+from streams.engagement.metric_values import (
+    Published,
+    Revision,
+    evaluate,
+    least_watermarks,
+    outdated,
+    revise,
+    summed,
+)
+from streams.errors import Fenced
+from streams.processing.book import unpack_book
+from streams.processing.plan import Plan
+from streams.processing.ports import Clock, Log, OutRecord, StateStore
+from streams.processing.task import Task
+
+WATERMARKS_FIELD = "#watermarks"
+WRITE_ATTEMPTS = 5
+
+
+@dataclass(slots=True)
+class MetricsPublisher:
+    """Reads every task's accumulators from the store, whoever owns them; what was published is remembered in the store.
+
+    A record is remembered before it is published; a new owner of task 0 publishes the remembered ones again once, as
+    its predecessor may have died between the two (same revision: readers see no difference).
+    """
+
+    store: StateStore
+    log: Log
+    clock: Clock
+    plan: Plan
+    _claim: str | None = None
+    _published: dict[str, Published] = field(default_factory=dict)
+    _since: dict[str, int] = field(default_factory=dict)
+    _read: dict[int, tuple[str | None, dict[str, int]]] = field(default_factory=dict)
+
+    async def tick(self, tasks: Mapping[int, Task]) -> None:
+        """Publish once if task 0 is among the tasks; tell all of them up to where metrics are published."""
+        owner = tasks.get(0)
+        if owner is not None:
+            await self._publish(owner, tasks)
+            watermarks = self._since
+        else:
+            packed = await self.store.published_field(WATERMARKS_FIELD)
+            watermarks = {} if packed is None else msgspec.json.decode(packed, type=dict[str, int])
+        for task in tasks.values():
+            task.published_watermarks = watermarks
+
+    async def _publish(self, owner: Task, tasks: Mapping[int, Task]) -> None:
+        first = self._claim != owner.claim
+        if first:
+            await self._load(owner)
+        watermarks, since_ms = await self._books()
+        fields = summed([await self._accumulators(partition) for partition in range(self.plan.partitions)])
+        values = evaluate(fields, watermarks, self._since, since_ms)
+        revisions = revise(self._published, values)
+        known = {revision.value.key for revision in revisions}
+        repeated = [
+            Revision(value, self._published[value.key].revision)
+            for value in values
+            if first and value.key in self._published and value.key not in known
+        ]
+        changes = {revision.value.key: revision.published for revision in revisions}
+        gone = [key for key in outdated(self._published, watermarks) if key not in changes]
+        if not await self._remember(owner, tasks, changes, gone, watermarks):
+            return
+        await self.log.publish([self._record(revision, since_ms) for revision in (*repeated, *revisions)])
+
+    async def _load(self, owner: Task) -> None:
+        """Begin as the owner of task 0 with what was published before."""
+        stored = await self.store.published()
+        packed = stored.pop(WATERMARKS_FIELD, None)
+        self._since = {} if packed is None else msgspec.json.decode(packed, type=dict[str, int])
+        self._published = {key: msgspec.msgpack.decode(value, type=Published) for key, value in stored.items()}
+        self._read, self._claim = {}, owner.claim
+
+    async def _books(self) -> tuple[dict[str, int], int]:
+        """Least watermark of each channel over all tasks, and when the oldest state began.
+
+        Read before the accumulators, so that these are at least as new: no window is called final too early. A task
+        that was never claimed holds every watermark back.
+        """
+        books = []
+        for partition in range(self.plan.partitions):
+            stored = await self.store.read(partition)
+            if stored is None:
+                return {}, self.clock.wall_ms()
+            books.append(unpack_book(stored.meta))
+        watermarks = least_watermarks([book.watermarks(self.plan.inputs) for book in books])
+        return watermarks, min(book.since_ms for book in books)
+
+    async def _accumulators(self, partition: int) -> dict[str, int]:
+        """All accumulators of a task; only the changed ones travel."""
+        ver, fields = self._read.get(partition, (None, {}))
+        read = await self.store.accumulators_changed(partition, ver)
+        if read.whole:
+            fields = {}
+        for name, value in read.fields.items():
+            if value is None:
+                fields.pop(name, None)
+            else:
+                fields[name] = value
+        self._read[partition] = (read.ver, fields)
+        return fields
+
+    async def _remember(
+        self,
+        owner: Task,
+        tasks: Mapping[int, Task],
+        changes: Mapping[str, Published],
+        gone: list[str],
+        watermarks: Mapping[str, int],
+    ) -> bool:
+        """Write down what is about to be published; False where task 0 is no longer ours."""
+        packed: dict[str, bytes | None] = {key: msgspec.msgpack.encode(value) for key, value in changes.items()}
+        packed |= dict.fromkeys(gone)
+        reached = {channel: max(at, self._since.get(channel, at)) for channel, at in watermarks.items()}
+        packed[WATERMARKS_FIELD] = msgspec.json.encode(reached)
+        for _ in range(WRITE_ATTEMPTS):
+            if tasks.get(0) is not owner:
+                return False
+            try:
+                # The task commits meanwhile, so the ver may be one newer than the one asked for.
+                await self.store.write_published(owner.vers(), packed)
+            except Fenced:
+                continue
+            self._published.update(changes)
+            for key in gone:
+                del self._published[key]
+            self._since = reached
+            return True
+        return False
+
+    def _record(self, revision: Revision, since_ms: int) -> OutRecord:
+        value = revision.value
+        name = value.metric.name
+        ce_id = metric_id(name, value.dimensions, value.window, value.window_start_ms, revision.revision)
+        headers = cloudevent_headers(self.plan.app_id, "metrics.v1", ce_id, self.clock.wall_ms(), name)
+        return OutRecord(
+            self.plan.metrics_topic, 0, name.encode(), msgspec.json.encode(revision.record(since_ms)), headers
+        )

@@ -1,0 +1,117 @@
+"""The publication of live metrics by the owner of task 0, on log and store in memory."""
+
+from typing import Any
+
+import pytest
+
+from streams.processing.metrics_publisher import MetricsPublisher
+from tests.support.world import Worker, World
+
+pytestmark = pytest.mark.asyncio
+METRICS = "engagement.metrics.v1"
+
+
+def publisher(world: World, worker: Worker) -> MetricsPublisher:
+    """The publisher of a worker."""
+    return MetricsPublisher(world.store, worker.log, world.clock, world.plan)
+
+
+def latest(world: World, metric: str, window: str) -> list[dict[str, Any]]:
+    """The records a consumer that obeys the rule ends with, oldest window first."""
+    kept: dict[Any, dict[str, Any]] = {}
+    for record in world.published(METRICS):
+        if (record["metric"], record["window"]) == (metric, window):
+            key = (record["window_start_ms"], str(record["dimensions"]))
+            before = kept.get(key)
+            rank = (record["watermark_ms"], record["revision"])
+            if before is None or rank > (before["watermark_ms"], before["revision"]):
+                kept[key] = record
+    return [kept[key] for key in sorted(kept)]
+
+
+async def test_events_of_a_minute_are_counted_and_become_final() -> None:
+    """The open minute is shown with final false, and final once the watermark passed its end."""
+    world = World()
+    worker = await world.started()
+    metrics = publisher(world, worker)
+    for _ in range(3):
+        world.send("page_viewed", url="/")
+    await world.settle(worker)
+    await metrics.tick(worker.processor.tasks)
+    (minute,) = latest(world, "events", "60s")
+    assert minute["dimensions"] == {"topic": "engagement.clickstream.v1", "type": "page_viewed"}
+    assert (minute["numerator"], minute["value"], minute["final"], minute["revision"]) == (3, 3, False, 1)
+    world.clock.advance(120_000)
+    world.send("page_viewed", url="/")
+    await world.settle(worker)
+    await metrics.tick(worker.processor.tasks)
+    first = latest(world, "events", "60s")[0]
+    assert (first["numerator"], first["final"], first["revision"]) == (3, True, 2)
+
+
+async def test_nothing_changed_publishes_nothing() -> None:
+    """A revision is published whenever numbers or finality change, and only then."""
+    world = World()
+    worker = await world.started()
+    metrics = publisher(world, worker)
+    world.send("page_viewed", url="/")
+    await world.settle(worker)
+    await metrics.tick(worker.processor.tasks)
+    published = len(world.published(METRICS))
+    await metrics.tick(worker.processor.tasks)
+    assert len(world.published(METRICS)) == published > 0
+
+
+async def test_a_new_owner_goes_on_with_the_revisions() -> None:
+    """What a predecessor remembered but perhaps did not publish is published again, under the same revision."""
+    world = World()
+    first = await world.started()
+    world.send("page_viewed", url="/")
+    await world.settle(first)
+    await publisher(world, first).tick(first.processor.tasks)
+    before = latest(world, "events", "60s")
+    published = len(world.published(METRICS))
+    second = await world.started()
+    await world.settle(second)
+    await publisher(world, second).tick(second.processor.tasks)
+    assert len(world.published(METRICS)) > published
+    assert latest(world, "events", "60s") == before
+
+
+async def test_who_lost_task_0_publishes_nothing() -> None:
+    """The stored ver is the successor's, so nothing is remembered and nothing is sent."""
+    world = World()
+    zombie = await world.started()
+    world.send("page_viewed", url="/")
+    await world.settle(zombie)
+    await world.started()
+    await publisher(world, zombie).tick(zombie.processor.tasks)
+    assert world.published(METRICS) == []
+    assert await world.store.published() == {}
+
+
+async def test_average_order_value_comes_with_its_parts() -> None:
+    """Revenue over orders, per currency."""
+    world = World()
+    worker = await world.started()
+    for number, total in enumerate((1_000, 2_000)):
+        world.send("order_completed", f"c-{number}", order_id=f"o{number}", total_minor=total, currency="EUR")
+    await world.settle(worker)
+    await publisher(world, worker).tick(worker.processor.tasks)
+    average = latest(world, "average_order_value", "24h")[-1]
+    assert average["dimensions"] == {"currency": "EUR"}
+    assert (average["numerator"], average["denominator"], average["value"]) == (3_000, 2, 1_500)
+
+
+async def test_every_task_learns_how_far_metrics_are_published() -> None:
+    """Also a worker without task 0, so that its accumulators may expire."""
+    world = World()
+    worker = await world.started()
+    metrics = publisher(world, worker)
+    world.send("page_viewed", url="/")
+    await world.settle(worker)
+    await metrics.tick(worker.processor.tasks)
+    task = worker.processor.tasks[0]
+    assert task.published_watermarks == {"clickstream": world.clock.now_ms - 2_000}
+    await metrics.tick({7: task})
+    assert task.published_watermarks == {"clickstream": world.clock.now_ms - 2_000}
