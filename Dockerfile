@@ -10,7 +10,8 @@ RUN python -m pip install --quiet --no-cache-dir --require-hashes -r requirement
 COPY pyproject.toml README.md LICENSE ./
 COPY models models
 COPY streams streams
-RUN uv pip install --quiet --no-cache --compile-bytecode --no-deps --no-build-isolation --python /opt/pulseline/bin/python .
+RUN python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheels . \
+    && uv pip install --quiet --no-cache --compile-bytecode --no-deps --python /opt/pulseline/bin/python /wheels/*.whl
 
 FROM ${PYTHON_IMAGE}
 RUN useradd --system --uid 10001 --home-dir /var/lib/pulseline --create-home pulseline

@@ -7,27 +7,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from streams.stack import ports
+from streams.stack.kafka_server import START_TIMEOUT_S, kafka_answers
 from streams.stack.ports import LOOPBACK
+from streams.stack.redis_server import redis_answers
 from streams.stack.state import StackState
-from streams.stack.waiting import POLL_S, Patience, Say, StackProblem
+from streams.stack.waiting import POLL_S, Patience, Say, StackProblem, wait_until
 
 COMPOSE_FILE = "docker-compose.yml"
 SERVICES = ("kafka", "redis")
 
 
 def compose_program() -> list[str] | None:
-    """`docker compose` or `docker-compose`; None without an engine that answers or a Compose of version 2."""
+    """`docker compose` or `docker-compose`; None without it or without an engine that answers."""
     if shutil.which("docker") is None or not _works(["docker", "version"]):
         return None
     for program in (["docker", "compose"], ["docker-compose"]):
-        if shutil.which(program[0]) and _can_wait(program):
+        if shutil.which(program[0]) and _works([*program, "version"]):
             return program
     return None
-
-
-def _can_wait(program: Sequence[str]) -> bool:
-    shown = subprocess.run([*program, "up", "--help"], capture_output=True, text=True, check=False, timeout=30)
-    return "--wait" in shown.stdout
 
 
 def _works(command: Sequence[str]) -> bool:
@@ -52,14 +49,20 @@ class ComposeStack:
             self._ports if self.running else (ports.pick(self._ports[0]), ports.pick(self._ports[1]))
         )
         published = {"KAFKA_PORT": str(kafka_port), "REDIS_PORT": str(redis_port)}
-        self._run(["up", "--detach", "--wait", *SERVICES], published)
-        return StackState("compose", f"{LOOPBACK}:{kafka_port}", f"redis://{LOOPBACK}:{redis_port}/0")
+        self._run(["up", "--detach", *SERVICES], published)
+        state = StackState("compose", f"{LOOPBACK}:{kafka_port}", f"redis://{LOOPBACK}:{redis_port}/0")
+        for name, ready in (
+            ("Redis", lambda: redis_answers(state.redis_url)),
+            ("Kafka", lambda: kafka_answers(state.bootstrap)),
+        ):
+            wait_until(ready, what=f"{name} in its container", timeout_s=START_TIMEOUT_S, say=self._say)
+        return state
 
     @property
     def running(self) -> bool:
         """True when both services run."""
         listed = subprocess.run(
-            [*self._program, "ps", "--status", "running", "--services"],
+            [*self._program, "ps", "--services", "--filter", "status=running"],
             capture_output=True,
             text=True,
             check=False,
@@ -69,7 +72,7 @@ class ComposeStack:
 
     def stop(self, *, delete: bool) -> None:
         """Stop everything of the file; `delete` removes the data as well."""
-        self._run(["--profile", "*", "down", *(["--volumes"] if delete else [])], {})
+        self._run(["--profile", "demo", "down", *(["--volumes"] if delete else [])], {})
 
     def logs(self, service: str | None, lines: int) -> str:
         """The last lines of one or both services."""
@@ -78,7 +81,7 @@ class ComposeStack:
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30).stdout
 
     def _run(self, arguments: Sequence[str], extra: dict[str, str]) -> None:
-        patience = Patience(f"Docker Compose ({arguments[0].lstrip('-')})", self._say)
+        patience = Patience("Docker Compose", self._say)
         child = subprocess.Popen(
             [*self._program, *arguments],
             env={**os.environ, **extra},
