@@ -57,7 +57,7 @@ def order_flows(profiles: list[ProfileFold]) -> tuple[dict[str, dict[Any, int]],
                 continue
             count, minor = net_order(profile, entry)
             for name, bucket_ms in HOUR_AND_DAY.items():
-                key = (entry["event"]["currency"], start(entry["counted_ms"], bucket_ms))
+                key = (entry["currency"], start(entry["counted_ms"], bucket_ms))
                 orders[name][key] += count
                 revenue[name][key] += minor
     return without_zeroes(orders), without_zeroes(revenue)

@@ -130,6 +130,7 @@ class ProfileFold:
             "in_session": channel in SESSION_CHANNELS and by_customer(event) and at_ms >= wm,
             "repeats": None,
             "total_minor": event.get("total_minor"),
+            "currency": event.get("currency"),
         }
         if event["type"] == "order_completed":
             entry["repeats"] = self.known_order(event["order_id"], at_ms)
@@ -143,8 +144,8 @@ class ProfileFold:
         if first is None:
             return True
         first["counted_ms"] = min(first["counted_ms"], at_ms)
-        totals = [total for total in (first["total_minor"], entry["total_minor"]) if total is not None]
-        first["total_minor"] = max(totals, default=None)
+        best = max((first, entry), key=lambda each: (amount(each["total_minor"]), each["currency"] or ""))
+        first["total_minor"], first["currency"] = best["total_minor"], best["currency"]
         return False
 
     def known_order(self, order_id: str, at_ms: int) -> dict[str, Any] | None:
@@ -191,9 +192,7 @@ class ProfileFold:
             weighed = [
                 entry
                 for entry in self.history
-                if entry["channel"] == channel
-                and entry["type"] in weights
-                and entry["event"].get("machine") is not True
+                if entry["channel"] == channel and entry["type"] in weights and not is_opened_by_machine(entry["event"])
             ]
             if not weighed:
                 continue
@@ -263,6 +262,16 @@ class ProfileFold:
             "carts": self.carts.view(),
             "waiting": len(self.carts.waiting),
         }
+
+
+def is_opened_by_machine(event: dict[str, Any]) -> bool:
+    """The two types that weigh 0 if a machine did them."""
+    return event.get("machine") is True and event["type"] in ("email_opened", "email_link_clicked")
+
+
+def amount(total_minor: int | None) -> int:
+    """A missing total is less than any other."""
+    return -1 if total_minor is None else total_minor
 
 
 def decimal(hundredths: int) -> str:
