@@ -38,9 +38,6 @@ NESTED_BYTES_MAX = 2 * NESTING_MAX
 _TOO_MANY_DIGITS = b"0" * (DIGITS_MAX + 1)
 _DIGITS_AS_ZERO = bytes.maketrans(b"123456789", b"000000000")
 
-# msgspec reads 12.0 as the integer 12. Beside this type, which no number satisfies, it must treat 12.0 as a float.
-_NO_FLOAT = Annotated[float, msgspec.Meta(gt=1.0, lt=0.0)]
-
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -128,9 +125,7 @@ def _fast_type(annotation: Any) -> Any:
     if origin is list:
         (item,) = get_args(annotation)
         return list[_fast_type(item)]  # type: ignore[misc]
-    if annotation is int:
-        return int | _NO_FLOAT
-    if annotation in {str, bool, float, NoneType}:
+    if annotation in {str, int, bool, float, NoneType}:
         return annotation
     if isinstance(annotation, type) and issubclass(annotation, Record):
         return struct_of(annotation)
@@ -146,8 +141,7 @@ def _constrained(base: Any, infos: Sequence[FieldInfo]) -> Any:
     limits: dict[str, Any] = {}
     for constraint in (constraint for info in infos for constraint in info.metadata):
         limits |= asdict(constraint)
-    limited: Any = Annotated[int if base is int else _fast_type(base), msgspec.Meta(**limits)]
-    return limited | _NO_FLOAT if base is int else limited
+    return Annotated[_fast_type(base), msgspec.Meta(**limits)]
 
 
 def _post_init(model: type[Record]) -> Any:
