@@ -4,6 +4,9 @@ from typing import Any
 
 import msgspec
 import pytest
+
+from streams.engagement.cart import CartBook
+from streams.engagement.decisions import Decided
 from tests.support.cart_events import (
     DAY,
     HOUR,
@@ -19,9 +22,6 @@ from tests.support.cart_events import (
     removed,
     updated,
 )
-
-from streams.engagement.cart import CartBook
-from streams.engagement.decisions import Decided
 
 # -- opening and touches ----------------------------------------------------------------------------------------------
 
@@ -392,6 +392,17 @@ def test_a_packed_book_goes_on_as_if_it_had_stayed() -> None:
     play.forget().advance(40 * MINUTE)
     assert play.names == ["resumed", "recovered"]
     assert play.facts == [("cart_recovered", T0 + 4 + 15 * MINUTE, True, 1)]
+
+
+def test_the_ends_of_carts_survive_packing() -> None:
+    """An emptied cart can still be taken over, and a used touch is still forbidden, after packing."""
+    play = Play().fold(added(0, cart_id="a"), checkout(2, cart_id="a"), added(3)).advance(HOUR)
+    play.read(cleared(1, cart_id="a")).fold(cleared(HOUR)).forget()
+    packed = msgspec.msgpack.encode(play.book.pack())
+    play.book = CartBook.unpack("c-1", msgspec.msgpack.decode(packed))
+    assert msgspec.msgpack.encode(play.book.pack()) == packed
+    assert play.read(added(2, cart_id="a")).carts == []
+    assert play.fold(ordered(HOUR + MINUTE)).names == ["recovered"]
 
 
 def test_a_packed_book_is_small() -> None:

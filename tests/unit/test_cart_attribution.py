@@ -1,6 +1,8 @@
 """Attribution of recovered carts: a merge of clicks and recoveries, independent of which topic is read first."""
 
+from collections.abc import Iterable
 from itertools import permutations
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,14 +13,21 @@ from streams.engagement.decisions import Decided
 IDS = [f"{n:032x}" for n in range(200)]
 
 
-def _facts(*happenings: tuple) -> dict[bool, int]:
-    """Net recovered carts by attributed, after clicks (id, clicked_ms, watermark_ms) and a recovery (order_ms,)."""
-    attribution, decided = Attribution(), Decided()
+def _after(happenings: Iterable[tuple[Any, ...]], decided: Decided) -> Attribution:
+    attribution = Attribution()
     for happening in happenings:
         if len(happening) == 1:
             attribution.recovered(happening[0], 7, IDS[:2], decided)
         else:
-            attribution.clicked(*happening, decided)
+            trigger_id, clicked_ms, watermark_ms = happening
+            attribution.clicked(trigger_id, clicked_ms, watermark_ms, decided)
+    return attribution
+
+
+def _facts(*happenings: tuple[Any, ...]) -> dict[bool, int]:
+    """Net recovered carts by attributed, after clicks (id, clicked_ms, watermark_ms) and a recovery (order_ms,)."""
+    decided = Decided()
+    _after(happenings, decided)
     net = {False: 0, True: 0}
     for name, first_due_ms, attributed, carts in decided.facts:
         assert (name, first_due_ms) == ("cart_recovered", 7)
@@ -38,7 +47,7 @@ def _facts(*happenings: tuple) -> dict[bool, int]:
         (("Z" * 32, 99, 50), False),
     ],
 )
-def test_a_click_before_the_order_read_before_the_topic_passed_it_attributes(click: tuple, attributed: bool) -> None:
+def test_a_click_before_the_order_in_time_and_reading_attributes(click: tuple[Any, ...], attributed: bool) -> None:
     """clicked_ms < order_ms, and the email watermark at reading <= order_ms; in either order of reading."""
     expected = {attributed: 1, not attributed: 0}
     assert _facts(click, (100,)) == _facts((100,), click) == expected
@@ -59,16 +68,10 @@ def test_all_useful_clicks_of_a_trigger_are_kept() -> None:
 
 def test_state_does_not_depend_on_which_topic_is_read_first() -> None:
     """Clicks and recoveries packed after any interleaving are equal."""
-    happenings = [(IDS[0], 50, 50), (IDS[0], 40, 60), (100,), (70,), (IDS[1], 60, 90)]
+    happenings: list[tuple[Any, ...]] = [(IDS[0], 50, 50), (IDS[0], 40, 60), (100,), (70,), (IDS[1], 60, 90)]
     packed = set()
     for order in permutations(happenings):
-        attribution, decided = Attribution(), Decided()
-        for happening in order:
-            if len(happening) == 1:
-                attribution.recovered(happening[0], 7, IDS[:2], decided)
-            else:
-                attribution.clicked(*happening, decided)
-        packed.add(msgspec.msgpack.encode(attribution.pack()))
+        packed.add(msgspec.msgpack.encode(_after(order, Decided()).pack()))
     assert len(packed) == 1
 
 

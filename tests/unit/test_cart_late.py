@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+
 from tests.support.cart_events import (
     DAY,
     HOUR,
@@ -224,8 +225,8 @@ def test_a_late_order_at_the_opening_closes() -> None:
 
 
 def test_a_late_order_leaves_lines_added_after_it() -> None:
-    """What stays is the same cart: opened at its oldest remaining touch, with its kind, last touch, first due, steps."""
-    line = {"unit_price_minor": 5, "currency": "EUR"}
+    """What stays is the same cart: opened at its oldest remaining touch, with its kind, touch, first due, steps."""
+    line: dict[str, Any] = {"unit_price_minor": 5, "currency": "EUR"}
     play = Play().fold(
         added(0, **line), checkout(MINUTE), added(2 * MINUTE, "q"), cart_event("cart_updated", 5 * MINUTE)
     )
@@ -243,7 +244,7 @@ def test_a_late_order_leaves_lines_added_after_it() -> None:
 
 def test_the_closed_part_totals_the_lines_that_leave() -> None:
     """cart_total_minor of the closed part: its own lines."""
-    price = {"unit_price_minor": 5, "currency": "EUR", "quantity": 2}
+    price: dict[str, Any] = {"unit_price_minor": 5, "currency": "EUR", "quantity": 2}
     play = Play().fold(added(0, **price), added(2, "q", **price)).advance(HOUR)
     assert _order(play, 1).cart_total_minor == 10
 
@@ -311,7 +312,7 @@ def test_a_late_clear_before_the_opening_does_nothing() -> None:
 
 
 def test_a_late_order_takes_over_what_it_would_have_taken_over() -> None:
-    """A cart emptied at most 10 min before it; one opened only after the order does not prevent it, nor is it closed."""
+    """A cart emptied at most 10 min before it; one opened after the order does not prevent it, nor is it closed."""
     play = Play().fold(added(0), cleared(MINUTE), added(5 * MINUTE, "q")).advance(10 * MINUTE)
     play.forget().read(ordered(2 * MINUTE))
     assert [(each.outcome, each.last_touch_ms) for each in play.outcomes] == [("closed", T0)]

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+
 from tests.support.cart_events import (
     DAY,
     HOUR,
@@ -69,7 +70,7 @@ def _totals(play: Play) -> dict[str | None, Any]:
 
 def test_the_orders_total_stands_on_the_most_recently_touched_cart() -> None:
     """An order's total stands on one outcome only: its most recently touched cart."""
-    line = {"unit_price_minor": 5, "currency": "EUR"}
+    line: dict[str, Any] = {"unit_price_minor": 5, "currency": "EUR"}
     play = Play().fold(added(0, cart_id="b", **line), added(1, cart_id="a", **line), ordered(2, total_minor=9))
     assert _totals(play) == {"a": (5, 9, "EUR"), "b": (5, None, "EUR")}
 
@@ -171,7 +172,7 @@ def test_for_a_minute_after_an_order_an_update_opens_nothing(after_ms: int, open
 
 
 def test_a_touch_at_the_very_time_of_an_order_belongs_before_it() -> None:
-    """A touch at or before an order's time opens nothing, also where it arrives only after the order was folded early."""
+    """A touch at or before an order's time opens nothing, also where the order was folded early."""
     play = Play().read(ordered(0), *(checkout(n) for n in range(1, 65)))
     assert play.book.folded_early == 1
     play.read(added(0)).advance(1)

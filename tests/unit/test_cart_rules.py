@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from tests.support.cart_events import DAY, HOUR, MINUTE, Play, added, cart_event, checkout, cleared, linked, ordered
 
 from models.events import EVENTS_OF_TOPIC
 from streams.engagement.cart import CartPolicy
@@ -19,6 +18,7 @@ from streams.engagement.cart_rules import (
     state_diagram,
     step_name,
 )
+from tests.support.cart_events import DAY, HOUR, MINUTE, Play, added, cart_event, checkout, cleared, linked, ordered
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
 """Steps of abandonment: when they are due, when they re-arm, what suppresses them, and their ids."""
 
 import pytest
-from tests.support.cart_events import DAY, HOUR, MINUTE, T0, Play, added, cart_event, checkout, ordered
 
 from streams.engagement.cart import CartBook, CartPolicy
 from streams.engagement.decisions import Decided
+from tests.support.cart_events import DAY, HOUR, MINUTE, T0, Play, added, cart_event, checkout, ordered
 
 FIRST = 15 * MINUTE
 
