@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from models.codec import NESTING_MAX, RecordRejected, codec_for, encode_event, event_from, readable_decode
-from models.events import EVENT_TYPES, Event
+from models.events import EVENT_TYPES, Event, EventFields
 from models.fields import VALUE_BYTES_MAX
 from models.topics import INPUT_TOPICS
 from tests.support.documents import TOKENS, accepted, hostile, joined
@@ -74,10 +74,12 @@ def agree(topic: str, value: bytes) -> None:
     fast = codec.decode(value)
     if fast is not None:
         assert seen(fast) == contract
-    for key in (b"c-1", None):
-        assert answer(codec.read, key, value, NOW_MS) == answer(codec.read_readably, key, value, NOW_MS)
-    if len(value) <= VALUE_BYTES_MAX and is_json(value) is not None:
-        assert contract.startswith("NotJson") is not is_json(value)
+    is_event = contract.startswith("(")
+    whole = answer(codec.read_readably, b"c-1", value, NOW_MS) if is_event else contract
+    assert answer(codec.read, b"c-1", value, NOW_MS) == whole
+    json_as_judged = is_json(value) if len(value) <= VALUE_BYTES_MAX else None
+    if json_as_judged is not None:
+        assert contract.startswith("NotJson") is not json_as_judged
 
 
 TOPICS = st.sampled_from(INPUT_TOPICS)
@@ -107,8 +109,11 @@ def test_every_hostile_value_in_every_field_gets_the_same_answer(topic: str) -> 
     """Each known field and an unknown one, times each token; and each token as an earlier or later second event_id."""
     event = COMPLETE[topic]
     pairs = {name: json.dumps(value).encode() for name, value in event.items()}
+    # The fields common to all events are the same object in every class: once is enough.
+    common = EventFields.model_fields.keys() if topic != "cart.v1" else set()
+    names = [name for name in [*EVENT_TYPES[event["type"]].model.model_fields, "zz"] if name not in common]
     for token in TOKENS:
-        for name in [*EVENT_TYPES[event["type"]].model.model_fields, "zz"]:
+        for name in names:
             agree(topic, joined([*{**pairs, name: token}.items()]))
         agree(topic, joined([("event_id", token), *pairs.items()]))
         agree(topic, joined([*pairs.items(), ("event_id", token)]))
