@@ -491,7 +491,7 @@ def put_order_total(outcome: dict[str, Any], order: Event) -> None:
     outcome["order_total_minor"] = order["total_minor"]
     if order["total_minor"] is None or order["currency"] is None:
         return
-    if outcome["currency"] != order["currency"]:
+    if outcome["currency"] not in (None, order["currency"]):
         outcome["cart_total_minor"] = None
     outcome["currency"] = order["currency"]
 
