@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SHOWN_MAX = 8
+FRAME_LINES = 23
+"""Lines of the screen that are no rows of its three tables."""
 REMEMBERED_MAX = 10_000
 
 
@@ -102,13 +104,14 @@ class Board:
         parts = [f"{self.counts[kind]} {kind}" for kind in ("scores", "sends", "cancels", "outcomes", "rejected")]
         return ", ".join(parts).replace("sends", "triggers")
 
-    def screen(self, title: str, footer: str = "") -> "RenderableType":
-        """Everything at a glance."""
+    def screen(self, title: str, footer: str = "", *, height: int = 50) -> "RenderableType":
+        """Everything at a glance, on a terminal of so many lines."""
         from rich.columns import Columns
         from rich.console import Group
         from rich.text import Text
 
-        tables = [self._triggers_table(), self._outcomes_table(), self._scores_table(), self._metrics_table()]
+        rows = max(2, min(SHOWN_MAX, (height - FRAME_LINES) // 3))
+        tables = [make(rows) for make in (self._triggers, self._outcomes, self._scores, self._metrics)]
         reasons = ", ".join(f"{reason} {number}" for reason, number in self.rejected.most_common()) or "none"
         return Group(
             Text(f"{title}   {self.summary()}", style="bold"),
@@ -118,9 +121,9 @@ class Board:
             Text(footer, style="dim"),
         )
 
-    def _triggers_table(self) -> "Table":
+    def _triggers(self, rows: int) -> "Table":
         table = _table("Triggers", "sent", "step", "customer", "cart", "items", "total", "score", "trigger_id")
-        for each in list(self.triggers)[-SHOWN_MAX:][::-1]:
+        for each in list(self.triggers)[-rows:][::-1]:
             table.add_row(
                 clock(each["emitted_ms"]),
                 each["step"],
@@ -133,10 +136,10 @@ class Board:
             )
         return table
 
-    def _outcomes_table(self) -> "Table":
+    def _outcomes(self, rows: int) -> "Table":
         counted = ", ".join(f"{name} {number}" for name, number in self.outcomes.most_common())
         table = _table(f"Outcomes ({counted or 'none yet'})", "at", "outcome", "customer", "cart", "order", "reason")
-        for each in list(self.ended)[::-1]:
+        for each in list(self.ended)[-rows:][::-1]:
             table.add_row(
                 clock(each["occurred_at_ms"]),
                 each["outcome"],
@@ -148,11 +151,11 @@ class Board:
             )
         return table
 
-    def _scores_table(self) -> "Table":
+    def _scores(self, rows: int) -> "Table":
         table = _table(
             f"Scores ({len(self.scores)} customers)", "customer", "score", "click", "cart", "email", "social"
         )
-        for each in list(self.scores.values())[-SHOWN_MAX:][::-1]:
+        for each in list(self.scores.values())[-rows:][::-1]:
             parts = each["contributions"]
             table.add_row(
                 each["customer_id"],
@@ -161,9 +164,9 @@ class Board:
             )
         return table
 
-    def _metrics_table(self) -> "Table":
+    def _metrics(self, rows: int) -> "Table":
         table = _table("Metrics", "metric", "of", "window", "value")
-        for (name, dimensions, window), each in sorted(self.metrics.items())[: 2 * SHOWN_MAX]:
+        for (name, dimensions, window), each in sorted(self.metrics.items())[:rows]:
             value = "-" if each["value"] is None else f"{each['value']:,.4g} {each['unit']}"
             table.add_row(name, " ".join(json.loads(dimensions).values()), window, value)
         return table

@@ -294,7 +294,7 @@ def play(settings: Settings, *, seed: int, rate: float, end_s: float | None, beg
     from rich.console import Console
 
     checks.append(Check("the workers stopped in order", code == 0, f"exit code {code}"))
-    Console(highlight=False).print(checks_table(checks))
+    Console(highlight=False, width=None if sys.stdout.isatty() else 130).print(checks_table(checks))
     return all(check.held for check in checks)
 
 

@@ -87,7 +87,11 @@ def simulate(
         duplicates=_share(duplicates),
         out_of_order=_share(out_of_order),
     )
-    producer = EngagementProducer(settings.kafka_bootstrap, topic_prefix=settings.topic_prefix)
+    producer = EngagementProducer(
+        settings.kafka_bootstrap,
+        topic_prefix=settings.topic_prefix,
+        block_ms_max=min(10_000, settings.request_timeout_ms),
+    )
     with Ledger(log) as ledger:
         sender = Sender(producer, ledger, timestamps=history is not None)
         try:

@@ -23,7 +23,7 @@ def consumer_of(settings: Settings) -> Iterator[KafkaConsumer]:
         consumer = KafkaConsumer(
             bootstrap_servers=settings.kafka_bootstrap.split(","),
             enable_auto_commit=False,
-            bootstrap_timeout_ms=10_000,
+            bootstrap_timeout_ms=min(10_000, settings.request_timeout_ms),
             metrics_enabled=False,
             isolation_level="read_committed",
         )

@@ -56,10 +56,10 @@ class Follower(threading.Thread):
             lines, self._lines = self._lines, []
             return lines
 
-    def screen(self, title: str) -> "RenderableType":
+    def screen(self, title: str, height: int) -> "RenderableType":
         """The board as it is now."""
         with self._lock:
-            return self.board.screen(title, "Ctrl-C ends")
+            return self.board.screen(title, "Ctrl-C ends", height=height)
 
     def check(self) -> None:
         """Raise what ended the following, if something did."""
@@ -86,7 +86,7 @@ def _show_screen(follower: Follower, title: Callable[[], str], ending: Callable[
         while not ending():
             follower.check()
             follower.lines()
-            live.update(follower.screen(title()))
+            live.update(follower.screen(title(), live.console.height))
             time.sleep(REFRESH_S)
 
 

@@ -8,6 +8,7 @@ NotDelivered     the producer was closed while events were still not acknowledge
 LogUnavailable   Kafka does not answer; the event of this call was not taken
 """
 
+import contextlib
 import threading
 import time
 import uuid
@@ -18,7 +19,7 @@ from typing import Any, Self
 
 from kafka import KafkaProducer
 from kafka.codec import has_lz4
-from kafka.errors import KafkaError
+from kafka.errors import KafkaConfigurationError, KafkaError
 
 from models.events import EventFields
 from models.topics import DEFAULT_TOPIC_PREFIX, topic_name
@@ -96,7 +97,7 @@ class EngagementProducer:
                     "max_request_size": REQUEST_BYTES_MAX,
                     "max_block_ms": block_ms_max,
                     "bootstrap_timeout_ms": block_ms_max,
-                    "request_timeout_ms": min(30_000, delivery_timeout_ms),
+                    "request_timeout_ms": max(1, min(30_000, delivery_timeout_ms - linger_ms - 1)),
                     "delivery_timeout_ms": delivery_timeout_ms,
                     "reconnect_backoff_max_ms": 1_000,
                     "allow_auto_create_topics": False,
@@ -104,6 +105,8 @@ class EngagementProducer:
                 }
                 | kafka_options
             )
+        except KafkaConfigurationError:
+            raise
         except KafkaError as error:
             raise LogUnavailable(f"Kafka does not answer at {bootstrap}: {type(error).__name__}") from error
 
@@ -182,7 +185,11 @@ class EngagementProducer:
     def close(self, timeout_s: float = 30.0) -> None:
         """Flush and let go of Kafka; NotDelivered where something was not acknowledged, then given up."""
         undelivered = self.flush(timeout_s)
-        self._kafka.close(timeout=0 if undelivered else timeout_s)
+        if undelivered:
+            # KafkaProducer.close() would wait once more for what does not come.
+            self._kafka._sender.force_close()  # noqa: SLF001
+        with contextlib.suppress(KafkaError):
+            self._kafka.close(timeout=timeout_s)
         if undelivered:
             raise NotDelivered(undelivered)
 
