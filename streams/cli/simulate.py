@@ -11,6 +11,7 @@ import click
 from models.outputs import parse_duration
 from streams.cli.options import SettingsCommand, takes_settings
 from streams.cli.progress import Waiting
+from streams.cli.reach import reach_kafka
 from streams.cli.tail import follow
 from streams.producer.client import EngagementProducer, NotDelivered
 from streams.producer.ledger import Ledger
@@ -87,6 +88,7 @@ def simulate(
         duplicates=_share(duplicates),
         out_of_order=_share(out_of_order),
     )
+    reach_kafka(settings)
     producer = EngagementProducer(
         settings.kafka_bootstrap,
         topic_prefix=settings.topic_prefix,

@@ -2,14 +2,14 @@
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
 
 from models.topics import OUTPUT_TOPICS, topic_name, topic_suffix
-from streams.errors import LogUnavailable, TopicProblem
+from streams.cli.reach import kafka_errors, reach_kafka
+from streams.errors import TopicProblem
 from streams.settings import Settings
 
 Hear = Callable[[str, Any], None]
@@ -19,25 +19,19 @@ Hear = Callable[[str, Any], None]
 @contextmanager
 def consumer_of(settings: Settings) -> Iterator[KafkaConsumer]:
     """A consumer without a group; LogUnavailable where Kafka does not answer."""
-    try:
-        consumer = KafkaConsumer(
-            bootstrap_servers=settings.kafka_bootstrap.split(","),
-            enable_auto_commit=False,
-            bootstrap_timeout_ms=min(10_000, settings.request_timeout_ms),
-            metrics_enabled=False,
-            isolation_level="read_committed",
-        )
-    except KafkaError as error:
-        raise LogUnavailable(
-            f"Kafka does not answer at {settings.kafka_bootstrap} ({type(error).__name__}). "
-            "`pulseline stack up` starts one here; PULSELINE_KAFKA_BOOTSTRAP names another."
-        ) from error
-    try:
+    reach_kafka(settings)
+    with (
+        kafka_errors(settings),
+        closing(
+            KafkaConsumer(
+                bootstrap_servers=settings.kafka_bootstrap.split(","),
+                enable_auto_commit=False,
+                metrics_enabled=False,
+                isolation_level="read_committed",
+            )
+        ) as consumer,
+    ):
         yield consumer
-    except KafkaError as error:
-        raise LogUnavailable(f"Kafka at {settings.kafka_bootstrap}: {type(error).__name__}") from error
-    finally:
-        consumer.close()
 
 
 def partitions_of(consumer: KafkaConsumer, settings: Settings, suffixes: Iterable[str]) -> list[TopicPartition]:

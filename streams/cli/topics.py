@@ -1,21 +1,23 @@
 """`pulseline topics`: the topics as the registry (models/topics.py) says, created or compared."""
 
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import click
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
-from kafka.errors import KafkaError
 
 from models.topics import TOPICS, Topic, topic_name
 from streams.cli.options import SettingsCommand, takes_settings
-from streams.errors import LogUnavailable, TopicProblem
+from streams.cli.reach import kafka_errors, reach_kafka
+from streams.errors import TopicProblem
 from streams.settings import Settings
 
 # A larger value than the registry's harms nobody, and lowering it could delete or refuse data.
 GROWING = ("retention.ms", "max.message.bytes")
 UNLIMITED = "-1"
+VISIBLE_S_MAX = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +40,16 @@ class Difference:
 @contextlib.contextmanager
 def admin_of(settings: Settings) -> Iterator[KafkaAdminClient]:
     """Kafka's admin client; LogUnavailable where Kafka does not answer."""
-    try:
-        admin = KafkaAdminClient(
-            bootstrap_servers=settings.kafka_bootstrap.split(","),
-            bootstrap_timeout_ms=min(10_000, settings.request_timeout_ms),
-            request_timeout_ms=settings.request_timeout_ms,
-        )
-    except KafkaError as error:
-        raise LogUnavailable(
-            f"Kafka does not answer at {settings.kafka_bootstrap} ({type(error).__name__}). "
-            "`pulseline stack up` starts one here; PULSELINE_KAFKA_BOOTSTRAP names another."
-        ) from error
-    try:
+    reach_kafka(settings)
+    with (
+        kafka_errors(settings),
+        contextlib.closing(
+            KafkaAdminClient(
+                bootstrap_servers=settings.kafka_bootstrap.split(","), request_timeout_ms=settings.request_timeout_ms
+            )
+        ) as admin,
+    ):
         yield admin
-    except KafkaError as error:
-        raise LogUnavailable(f"Kafka at {settings.kafka_bootstrap}: {type(error).__name__}: {error}") from error
-    finally:
-        admin.close()
 
 
 def compare(admin: KafkaAdminClient, settings: Settings) -> list[Difference]:
@@ -106,7 +101,18 @@ def apply_topics(settings: Settings, *, replication_factor: int = -1) -> list[Di
             admin.alter_configs(
                 [ConfigResource(ConfigResourceType.TOPIC, name, config) for name, config in changed.items()]
             )
+        if differences:
+            _await(admin, settings)
         return differences
+
+
+def _await(admin: KafkaAdminClient, settings: Settings) -> None:
+    """Return once the broker shows what was applied: it answers before it has taken a change in."""
+    end_s = time.monotonic() + VISIBLE_S_MAX
+    while left := [difference for difference in compare(admin, settings) if not difference.kept]:
+        if time.monotonic() > end_s:
+            raise TopicProblem("Kafka did not take over: " + "; ".join(map(str, left)))
+        time.sleep(0.05)
 
 
 def _create(admin: KafkaAdminClient, settings: Settings, missing: list[str], replication_factor: int) -> None:

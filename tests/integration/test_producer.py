@@ -4,6 +4,7 @@ import gc
 import os
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from aiokafka.partitioner import murmur2
@@ -61,6 +62,11 @@ def read_all(bootstrap: str, topic: str) -> list:
         consumer.close()
 
 
+def decoded(suffix: str, record: Any, timestamp_ms: int | None = None) -> Any:
+    """The event in a record, as the workers read it."""
+    return codec_for(suffix).read(record.key, record.value, timestamp_ms or record.timestamp)
+
+
 def test_events_arrive_in_their_topic_under_their_key(kafka_bootstrap, topics):
     """The topic follows from the type, the key is the customer id, the partition is Kafka's default for that key."""
     with EngagementProducer(kafka_bootstrap, topic_prefix=topics.topic_prefix) as producer:
@@ -70,12 +76,12 @@ def test_events_arrive_in_their_topic_under_their_key(kafka_bootstrap, topics):
             producer.send(PageViewed(event_id="typed", customer_id="c-3", occurred_at_ms=2)),
         ]
     (added,) = read_all(kafka_bootstrap, topics.topic("cart.v1"))
-    event = codec_for("cart.v1").read(added.key, added.value, added.timestamp)
+    event = decoded("cart.v1", added)
     assert (event.event_id, event.customer_id, added.key) == (ids[0], "c|ł", "c|ł".encode())
     assert abs(event.occurred_at_ms - added.timestamp) < 5_000
     assert added.partition == (murmur2("c|ł".encode()) & 0x7FFFFFFF) % PARTITIONS
     pages = read_all(kafka_bootstrap, topics.topic("clickstream.v1"))
-    assert sorted(codec_for("clickstream.v1").read(p.key, p.value, 3).event_id for p in pages) == ["mine", "typed"]
+    assert sorted(decoded("clickstream.v1", page, 3).event_id for page in pages) == ["mine", "typed"]
 
 
 def test_events_that_break_the_contract_never_leave(kafka_bootstrap, topics):
@@ -114,7 +120,7 @@ def test_many_threads_may_share_one_producer(kafka_bootstrap, topics):
         assert producer.flush() == []
         assert producer.delivered == 1_000
     records = read_all(kafka_bootstrap, topics.topic("clickstream.v1"))
-    ids = {codec_for("clickstream.v1").read(r.key, r.value, r.timestamp).event_id for r in records}
+    ids = {decoded("clickstream.v1", record).event_id for record in records}
     assert (len(records), len(ids)) == (1_000, 1_000)
 
 
@@ -155,7 +161,7 @@ def test_what_a_missing_broker_did_not_take_is_reported(breakable, names):
     finally:
         breakable.kafka.resume()
     (lost,) = caught.value.undelivered
-    assert b'"during"' in lost.value
+    assert b'"during"' in (lost.value or b"")
     with EngagementProducer(breakable.bootstrap, topic_prefix=names.topic_prefix) as again:
         again.send_raw(lost.topic, lost.key, lost.value)
     values = [record.value for record in read_all(breakable.bootstrap, names.topic("clickstream.v1"))]
