@@ -406,6 +406,8 @@ class CartFold:
     def end(self, cart: Cart, how: str, at_ms: int, **fields: Any) -> dict[str, Any]:
         del self.open[cart.cart_id]
         self.remember_end(cart, at_ms)
+        # Only the last cart with its key can be taken over: an end of any kind follows and replaces it.
+        self.emptied = [emptied for emptied in self.emptied if emptied.cart.cart_id != cart.cart_id]
         if how == "emptied":
             cart.lines = {}
             self.emptied.append(Emptied(at_ms, cart))

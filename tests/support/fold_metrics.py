@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from tests.support.fold_profile import ProfileFold
+from tests.support.fold_profile import ORDER_MEMORY_MS, ProfileFold
 
 MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
@@ -69,6 +69,8 @@ def net_order(profile: ProfileFold, order: dict[str, Any]) -> tuple[int, int]:
     for entry in profile.counted:
         if entry["event"].get("order_id") != order["event"]["order_id"]:
             continue
+        if abs(entry["counted_ms"] - order["counted_ms"]) > ORDER_MEMORY_MS:
+            continue  # an order id is known for 30 d of event time
         if entry["type"] == "order_cancelled":
             return 0, 0
         if entry["type"] == "order_refunded":

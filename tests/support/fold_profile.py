@@ -92,14 +92,13 @@ class EventIds:
     def is_duplicate(self, event_id: str, at_ms: int) -> bool:
         """True where the id is remembered; otherwise remembers it. Below the kept range nothing is checked."""
         entry = (at_ms, xxh3_64_intdigest(event_id.encode()))
-        if self.kept and at_ms < self.kept[-1][0] - DAY_MS:
-            return False
-        if len(self.kept) == MEMORY_MAX and entry < self.kept[0]:
+        newest_ms = max([at_ms, *(known_ms for known_ms, _ in self.kept)])
+        self.kept = [known for known in self.kept if known[0] >= newest_ms - DAY_MS]
+        if at_ms < newest_ms - DAY_MS or (len(self.kept) == MEMORY_MAX and entry < self.kept[0]):
             return False
         if any(known == entry[1] for _, known in self.kept):
             return True
-        kept = sorted([*self.kept, entry])[-MEMORY_MAX:]
-        self.kept = [known for known in kept if known[0] >= kept[-1][0] - DAY_MS]
+        self.kept = sorted([*self.kept, entry])[-MEMORY_MAX:]
         return False
 
 

@@ -96,7 +96,9 @@ def test_the_memory_holds_the_128_newest_of_24_hours() -> None:
 def test_a_repeated_order_moves_and_raises_the_first() -> None:
     """No order, weight, count or rev; the earlier time, the larger total; as_of and last_seen include it."""
     made = log().put("order_completed", 70, order_id="o", total_minor=5, currency="EUR")
-    made.put("order_completed", 10, read=71, order_id="o", total_minor=9).put("order_completed", 130, order_id="o")
+    made.put("order_completed", 10, read=71, order_id="o", total_minor=9, currency="EUR").put(
+        "order_completed", 130, order_id="o"
+    )
     result, view = made.result, made.view
     assert result.account[CART] == {"applied": 1, "duplicate": 2, "rejected": 0, "control": 0, "erased": 0}
     assert (view["rev"], view["as_of_ms"], view["last_seen_ms"]) == (1, at(130), at(130))
