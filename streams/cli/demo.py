@@ -4,9 +4,7 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from fcntl import LOCK_EX, LOCK_NB, flock
@@ -21,15 +19,15 @@ from models.topics import TOPICS, topic_name
 from streams.cli.board import Board
 from streams.cli.checks import Check, Seen, await_accounted, checks_table, demo_checks
 from streams.cli.options import SettingsCommand, sources, takes_flags
+from streams.cli.processes import end_leftover, stop, workers
 from streams.cli.progress import Waiting
+from streams.cli.shop import Group, Shop
 from streams.cli.state import forget_app
 from streams.cli.topics import admin_of, apply_topics
 from streams.cli.watch import Follower, show
 from streams.errors import PulselineError
-from streams.producer.client import EngagementProducer
 from streams.producer.ledger import Ledger
-from streams.producer.plan import SHOP, Script, plan
-from streams.producer.simulator import LiveSimulator, Replies, Sender
+from streams.producer.simulator import LiveSimulator
 from streams.settings import Settings
 from streams.stack.bring_up import bring_up, take_down
 from streams.stack.state import BOOTSTRAP_VARIABLE, FOLDER_VARIABLE, REDIS_VARIABLE, read_state, stack_folder
@@ -47,20 +45,6 @@ PRESETS = {
     "WEB_PORT": "0",
     "METRICS_INTERVAL": "2s",
 }
-OPENING = (
-    "abandon",
-    "browse",
-    "abandon",
-    "buy",
-    "newsletter",
-    "abandon",
-    "social",
-    "resume",
-    "return_unasked",
-    "take_over",
-)
-SHOPPERS = 150
-STOP_S = 15.0
 ACCOUNT_S = 30.0
 
 
@@ -96,11 +80,10 @@ def stack(flags: dict[str, str], *, keep: bool) -> Iterator[None]:
     ran_before = read_state(stack_folder(environ)) is not None
     try:
         state = bring_up(environ, say=_say)
+        _say(f"Kafka {state.bootstrap} and Redis {state.redis_url.rpartition('@')[2]} are ready")
+        yield
     except StackProblem as problem:
         raise DemoProblem(str(problem)) from problem
-    _say(f"Kafka {state.bootstrap} and Redis {state.redis_url.rpartition('@')[2]} are ready")
-    try:
-        yield
     finally:
         named = BOOTSTRAP_VARIABLE in environ and REDIS_VARIABLE in environ
         if not (keep or ran_before or named):
@@ -138,107 +121,6 @@ def begin_anew(settings: Settings) -> None:
     apply_topics(settings)
 
 
-@contextlib.contextmanager
-def workers(settings: Settings, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`pulseline worker` in a process of its own, stopped at the end; what it says goes to `log`."""
-    environ = {name: text for name, text in os.environ.items() if not name.startswith("PULSELINE_")}
-    with log.open("wb") as out:
-        # A session of its own: Ctrl-C is for us, who stop it in order.
-        process = subprocess.Popen(
-            [sys.executable, "-m", "streams.cli", "worker"],
-            env=environ | settings.environ(),
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            yield process
-        finally:
-            stop(process)
-
-
-def stop(process: subprocess.Popen[bytes]) -> int:
-    """Stop a process by its pid, at last by force; return its exit code."""
-    if process.poll() is None:
-        process.terminate()
-    try:
-        return process.wait(STOP_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.wait()
-
-
-class Group(threading.Thread):
-    """Watches the consumer group: how many workers own tasks, now and at most."""
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(name="group", daemon=True)
-        self.workers = self.most = 0
-        self._settings = settings
-        self._stopping = threading.Event()
-
-    def run(self) -> None:
-        try:
-            with admin_of(self._settings) as admin:
-                while not self._stopping.wait(1):
-                    members = admin.describe_groups([self._settings.app_id])[self._settings.app_id]["members"]
-                    self.workers = sum(bool(_owned(member)) for member in members)
-                    self.most = max(self.most, self.workers)
-        except PulselineError as error:
-            _say(f"The group cannot be watched any more: {error}")
-
-    def stop(self) -> None:
-        self._stopping.set()
-        self.join(5)
-
-
-def _owned(member: dict[str, Any]) -> list[Any]:
-    assignment = member.get("member_assignment")
-    return assignment["assigned_partitions"] if isinstance(assignment, dict) else []
-
-
-class Shop(threading.Thread):
-    """The simulated shoppers; what ended them, if it was an error, is in `error`."""
-
-    def __init__(self, settings: Settings, ledger: Ledger, *, seed: int, rate: float) -> None:
-        super().__init__(name="shop", daemon=True)
-        self.error: Exception | None = None
-        self.first_event_s: float | None = None
-        self._producer = EngagementProducer(settings.kafka_bootstrap, topic_prefix=settings.topic_prefix)
-        script = Script(
-            seed=seed,
-            shoppers=SHOPPERS,
-            start_ms=time.time_ns() // 1_000_000,
-            duration_ms=7 * 86_400_000,
-            records_per_s=rate,
-            steps=settings.cart_steps,
-            lateness_ms=settings.lateness_ms,
-            stories=SHOP,
-            opening=OPENING,
-            dirty=0.01,
-            duplicates=0.01,
-            out_of_order=0.03,
-        )
-        sender = Sender(self._producer, ledger)
-        self.simulator = LiveSimulator(plan(script), sender, replies=Replies(seed=seed))
-
-    def run(self) -> None:
-        self.first_event_s = time.monotonic()
-        try:
-            self.simulator.run()
-            self._producer.close()
-        except Exception as error:  # noqa: BLE001 - shown by the main thread
-            self.error = error
-
-    def stop(self) -> None:
-        """Stop the shoppers and wait until Kafka has all that they sent."""
-        self.simulator.stop()
-        self.join(60)
-        if self.error is not None:
-            raise self.error
-
-
 def _log_tail(path: Path, lines: int = 15) -> str:
     return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
 
@@ -250,6 +132,7 @@ def play(settings: Settings, *, seed: int, rate: float, end_s: float | None, beg
     log = folder / "workers.log"
     board = Board(begun_s=begun_s)
     with contextlib.ExitStack() as running:
+        end_leftover(log.with_suffix(".pid"))
         _say("creating topics")
         begin_anew(settings)
         _say(f"starting {settings.workers} workers (their log is {log})")

@@ -9,10 +9,11 @@ from pathlib import Path
 import click
 
 from models.outputs import parse_duration
+from models.topics import INPUT_TOPICS
 from streams.cli.options import SettingsCommand, takes_settings
 from streams.cli.progress import Waiting
-from streams.cli.reach import reach_kafka
-from streams.cli.tail import follow
+from streams.cli.tail import consumer_of, follow, partitions_of
+from streams.errors import PulselineError
 from streams.producer.client import EngagementProducer, NotDelivered
 from streams.producer.ledger import Ledger
 from streams.producer.plan import CALM, HARSH, SHOP, Planned, Script, plan
@@ -88,7 +89,8 @@ def simulate(
         duplicates=_share(duplicates),
         out_of_order=_share(out_of_order),
     )
-    reach_kafka(settings)
+    with consumer_of(settings) as consumer:
+        partitions_of(consumer, settings, INPUT_TOPICS)
     producer = EngagementProducer(
         settings.kafka_bootstrap,
         topic_prefix=settings.topic_prefix,
@@ -142,9 +144,12 @@ def _live(settings: Settings, records: Iterator[Planned], sender: Sender, length
 
 def listen(settings: Settings, simulator: LiveSimulator) -> None:
     """Let the shoppers hear of triggers until the simulator is stopped."""
-    follow(
-        settings,
-        lambda _suffix, record: simulator.answer(json.loads(record.value)),
-        simulator.stopping,
-        suffixes=("triggers.v1",),
-    )
+    try:
+        follow(
+            settings,
+            lambda _suffix, record: simulator.answer(json.loads(record.value)),
+            simulator.stopping,
+            suffixes=("triggers.v1",),
+        )
+    except PulselineError as error:
+        click.echo(f"Warning: the shoppers do not hear of triggers any more: {error}", err=True)

@@ -14,7 +14,8 @@ import msgspec
 
 from models.events import EVENT_TYPES
 from streams.producer.dirt import dirty_record
-from streams.producer.stories import CART_STORIES, CURRENCIES, STORIES, Act, Visit
+from streams.producer.stories import CART_STORIES, STORIES
+from streams.producer.visit import CURRENCIES, Act, Visit
 
 EVENTS_A_STORY = 7.0
 """About how many records a story sends, for turning a rate of records into one of stories."""
