@@ -72,12 +72,12 @@ class Action(Enum):
     NOTHING = "nothing"
     OPEN = "opens, unless an order forbids it"
     MOVE = "due times move"
-    RESUME = "every step re-arms: resumed"
+    RESUME = "every step re-arms (resumed)"
     OPEN_LATE = "opens at its own time, unless an order or the last end forbids it"
     MOVE_IF_NEWER = "due times move if it is newer than the last touch"
     KEEP = "due times and steps stay"
     TAKE_OVER = "a cart emptied up to 10 min before is closed or recovered"
-    CLOSE = "lines not newer than it end: closed, recovered, emptied, merged"
+    CLOSE = "lines not newer than it end"
     FIRE = "trigger or suppressed"
     EXPIRE = "expired"
 
@@ -226,7 +226,7 @@ def _piece(of: CartEvent | Line, currency: str | None) -> Piece:
 def state_diagram() -> str:
     """Return the state machine as a Mermaid diagram, made from TRANSITIONS and NEXT."""
     arrows = [
-        f"    {state.name} --> {(state if to is None else to).name}: {row.value}: {action.value}"
+        f"    {state.name} --> {(state if to is None else to).name}: {row.value} / {action.value}"
         for row, columns in TRANSITIONS.items()
         for state, action in zip(State, columns, strict=True)
         if action is not Action.NOTHING
