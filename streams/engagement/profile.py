@@ -22,6 +22,8 @@ from streams.engagement.windows import RollingCounters
 
 _ORDER_TYPES: Final = frozenset({"order_completed", "order_cancelled", "order_refunded"})
 _WINDOWS: Final = ("1h", "24h", "7d", "30d")
+_NOTHING: Final[list[Any]] = [0, 0, None, None, 0, 0, (None,) * len(CHANNELS), ((), ()), (), *(None,) * len(CHANNELS)]
+"""The hot field of a customer nothing is known of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,24 +63,25 @@ class Profile:
         "sessions",
     )
 
-    def __init__(self, customer_id: str) -> None:
+    def __init__(self, customer_id: str, hot: list[Any] | None = None, cold: bytes | None = None) -> None:
+        self.rev: int
+        self.rev, as_of_ms, last_age_ms, first_age_ms, hours, days, sums, counts, sessions, *ids = hot or _NOTHING
         self.customer_id = customer_id
-        self.rev = 0
-        self.as_of_ms = 0
-        self.last_seen_ms: int | None = None
-        self.first_seen_ms: int | None = None
-        self.counters = RollingCounters()
-        self.sessions: list[list[int]] = []
+        self.as_of_ms: int = as_of_ms
+        self.last_seen_ms: int | None = None if last_age_ms is None else as_of_ms - last_age_ms
+        self.first_seen_ms: int | None = None if first_age_ms is None else as_of_ms - first_age_ms
+        self.counters = RollingCounters.unpack(as_of_ms, counts)
+        self.sessions = intervals.unpack(sessions, as_of_ms)
         self.hot_dirty = self.cold_dirty = False
         self.published_score: int | None = None
         self.published_as_of_ms = 0
         self.order_since_published = False
-        self._sums: list[DecayedSum | None] = [None] * len(CHANNELS)
-        self._active = ActivePeriods()
-        self._ids = [EventMemory() for _ in CHANNELS]
-        self._orders = OrderMemory()
+        self._sums = [None if total is None else DecayedSum.unpack(total) for total in sums]
+        self._active = ActivePeriods(hours, days)
+        self._ids = [EventMemory.unpack(remembered) for remembered in ids]
+        self._orders: OrderMemory
         self._carts: CartBook | None = None
-        self._cold: bytes | None = None
+        self._cold = cold
 
     @property
     def carts(self) -> CartBook:
@@ -224,6 +227,7 @@ class Profile:
                 self.counters.pack(),
                 intervals.pack(self.sessions, as_of_ms),
                 ids[CLICKSTREAM].pack(),
+                None,
                 ids[EMAIL].pack(),
                 ids[SOCIAL].pack(),
             ]
@@ -240,23 +244,7 @@ class Profile:
     @classmethod
     def unpack(cls, customer_id: str, hot: bytes | None, cold: bytes | None) -> "Profile":
         """The profile as stored; NewerSchema where a later version wrote it."""
-        profile = cls(customer_id)
-        profile._cold = cold
-        if hot is not None:
-            profile._unpack_hot(snapshot.unpack(hot))
-        return profile
-
-    def _unpack_hot(self, packed: list[Any]) -> None:
-        self.rev, as_of_ms, last_age_ms, first_age_ms, hours, days, sums, counts, sessions, *ids = packed
-        self.as_of_ms = as_of_ms
-        if last_age_ms is not None:
-            self.last_seen_ms, self.first_seen_ms = as_of_ms - last_age_ms, as_of_ms - first_age_ms
-        self._active = ActivePeriods(hours, days)
-        self._sums = [None if total is None else DecayedSum.unpack(total) for total in sums]
-        self.counters = RollingCounters.unpack(as_of_ms, counts)
-        self.sessions = intervals.unpack(sessions, as_of_ms)
-        for topic, remembered in zip((CLICKSTREAM, EMAIL, SOCIAL), ids, strict=True):
-            self._ids[topic] = EventMemory.unpack(remembered)
+        return cls(customer_id, None if hot is None else snapshot.unpack(hot), cold)
 
     def _open_cold(self) -> None:
         orders, ids, carts = (None, None, None) if self._cold is None else snapshot.unpack(self._cold)
@@ -271,9 +259,9 @@ class Profile:
         """The engagement score as of the newest event."""
         return model.score(self._sums, self.as_of_ms)
 
-    def score_record(self, model: ScoreModel) -> dict[str, Any]:
-        """The value of the customer's record in the scores topic."""
-        score = self.score(model)
+    def score_record(self, model: ScoreModel, score: Score | None = None) -> dict[str, Any]:
+        """The value of the customer's record in the scores topic; score: where it is known already."""
+        score = self.score(model) if score is None else score
         return {
             "customer_id": self.customer_id,
             "score": score.hundredths / 100,

@@ -4,6 +4,7 @@ An interval is a list [first_ms, last_ms, events, pages, cart_events, order_even
 apart than the gap, so an event extends one, joins two, or starts one, whatever the order it is read in.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 SESSION_GAP_MS: Final = 1_800_000
@@ -56,7 +57,7 @@ def pack(sessions: list[Interval], as_of_ms: int) -> list[int]:
     return packed
 
 
-def unpack(packed: list[int], as_of_ms: int) -> list[Interval]:
+def unpack(packed: Sequence[int], as_of_ms: int) -> list[Interval]:
     """The open sessions that were packed as of `as_of_ms`."""
     sessions = []
     for at in range(0, len(packed), 6):

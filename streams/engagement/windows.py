@@ -5,6 +5,7 @@ so a slot and the customer's newest event together tell the bucket, and slots ar
 All rings of all types share one flat dict, sparse: a customer of ten events has some twenty entries.
 """
 
+from collections.abc import Sequence
 from itertools import accumulate
 from operator import sub
 from typing import Final
@@ -109,7 +110,7 @@ class RollingCounters:
         return [[*keys[:1], *map(sub, keys[1:], keys)], [*map(counts.__getitem__, keys)]]
 
     @classmethod
-    def unpack(cls, as_of_ms: int, packed: list[list[int]]) -> "RollingCounters":
+    def unpack(cls, as_of_ms: int, packed: Sequence[Sequence[int]]) -> "RollingCounters":
         """The counters that were packed as of `as_of_ms`."""
         counters = cls()
         counters.as_of_ms = as_of_ms
