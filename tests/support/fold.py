@@ -58,6 +58,8 @@ class TaskResult:
     profiles: dict[str, ProfileFold] = field(default_factory=dict)
     other_events: list[dict[str, Any]] = field(default_factory=list)
     """Applied events that make no profile: audience_counted."""
+    collisions: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """Every later decision with an id that another has already: see fold."""
     lines_dropped: int = 0
     folded_early: int = 0
 
@@ -83,14 +85,31 @@ def channel_of(topic: str) -> str:
     return parts[-2]
 
 
-def fold(records: Mapping[TopicPartition, Sequence[Any]], policy: Mapping[str, Any] | None = None) -> Result:
-    """Fold the records of each input topic and partition, in log order; `policy` overrides DEFAULT_POLICY."""
+def fold(
+    records: Mapping[TopicPartition, Sequence[Any]], policy: Mapping[str, Any] | None = None, *, strict: bool = True
+) -> Result:
+    """Fold the records of each input topic and partition, in log order; `policy` overrides DEFAULT_POLICY.
+
+    Raises FoldError where two decisions have one id; where not strict, they go to `collisions`. The contract lets that
+    happen to a cart whose late line outlives a late order: its closed part and its own end may share last_touch_ms.
+    """
     rules = {**DEFAULT_POLICY, **(policy or {})}
     result = Result()
     for partition in sorted({partition for _, partition in records}):
         logs = {topic: log for (topic, number), log in records.items() if number == partition}
         task = result.tasks[partition] = fold_task(partition, logs, rules)
-        for name in ("customers", "triggers", "outcomes", "account", "rejected", "watermarks", "profiles"):
+        if strict and task.collisions:
+            raise FoldError(f"one id for several decisions: {task.collisions}")
+        for name in (
+            "customers",
+            "triggers",
+            "outcomes",
+            "collisions",
+            "account",
+            "rejected",
+            "watermarks",
+            "profiles",
+        ):
             add_all(getattr(result, name), getattr(task, name))
         result.other_events += task.other_events
         result.lines_dropped += task.lines_dropped
@@ -106,6 +125,13 @@ def add_all(whole: dict[Any, Any], part: Mapping[Any, Any]) -> None:
         whole[key] = value
 
 
+def add_decision(task: TaskResult, known: dict[str, Any], key: str, content: dict[str, Any]) -> None:
+    if key in known:
+        task.collisions.setdefault(key, []).append(content)
+    else:
+        known[key] = content
+
+
 def fold_task(partition: int, logs: Mapping[str, Sequence[Any]], policy: Mapping[str, Any]) -> TaskResult:
     """Fold one task; no topic's log depends on another's but for the end of sessions."""
     task = TaskResult()
@@ -118,9 +144,9 @@ def fold_task(partition: int, logs: Mapping[str, Sequence[Any]], policy: Mapping
         carts.release(by_channel.get("cart", NO_WATERMARK))
         task.customers[customer_id] = profile.view(session_watermark_ms)
         for trigger in carts.triggers:
-            add_all(task.triggers, {trigger["trigger_id"]: trigger})
+            add_decision(task, task.triggers, trigger["trigger_id"], trigger)
         for outcome in carts.outcomes:
-            add_all(task.outcomes, {outcome["outcome_id"]: outcome})
+            add_decision(task, task.outcomes, outcome["outcome_id"], outcome)
         task.lines_dropped += carts.lines_dropped
         task.folded_early += carts.folded_early
     return task

@@ -115,7 +115,7 @@ def judge(
         )
     )
     return compare(
-        fold(inputs, policy),
+        fold(inputs, policy, strict=False),
         inputs,
         outputs,
         read_customers(),
@@ -167,7 +167,12 @@ def compare_decisions(
     """Every decision of the fold once or, with the same content, more often; and no other."""
     wanted = {("trigger", key): {"action": "send", **trigger} for key, trigger in result.triggers.items()}
     wanted |= {("outcome", key): outcome for key, outcome in result.outcomes.items()}
-    wanted |= {("cancel", key): cancel_of(outcome) for key, outcome in result.outcomes.items() if has_cancel(outcome)}
+    later = [(key, outcome) for key, contents in result.collisions.items() for outcome in contents]
+    wanted |= {
+        ("cancel", key): cancel_of(outcome)
+        for key, outcome in [*later, *result.outcomes.items()]
+        if has_cancel(outcome)
+    }
     stale = {("outcome", stale_id(trigger)): trigger for trigger in result.triggers.values()} if stale_allowed else {}
     seen: Counter[tuple[str, str]] = Counter()
     suppressed: set[str] = set()
@@ -178,7 +183,9 @@ def compare_decisions(
             content = {
                 name: value for name, value in got.content.items() if key[0] != "trigger" or name not in VOLATILE
             }
-            lines += differences(wanted[key], content)
+            others = result.collisions.get(key[1], [])
+            if not any(content == (cancel_of(other) if key[0] == "cancel" else other) for other in others):
+                lines += differences(wanted[key], content)
         elif key in stale and got.content.get("reason") in DECIDED_AT_THE_CUT:
             suppressed.add(stale[key]["trigger_id"])
             names = ("customer_id", "cart_id", "kind", "step", "due_ms", "last_touch_ms")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.fold import FoldError, add_all
+from tests.support.fold import FoldError, add_all, fold
 from tests.support.fold_carts import identity
 from tests.support.log_builder import DAY_MS, HOUR_MS, MINUTE_MS, LogBuilder, at
 
@@ -566,3 +566,13 @@ def test_a_click_after_the_order_attributes_nothing() -> None:
     passed = log().put("product_added", 0).put("order_completed", 20).pass_time(30).put("email_opened", 25)
     passed.put("email_link_clicked", 19, read=25, trigger_id=trigger_id)
     assert passed.result.metrics["cart_recovery"]["hour"][at(0)] == {"fired": 1, "organic": 1}
+
+
+def test_the_one_known_collision_of_outcome_ids() -> None:
+    """A late line newer than the last touch outlives a late order: part and whole are `closed` at one last_touch_ms."""
+    made = log().put("product_added", 0).pass_time(30).put("product_added", 20, read=30, product_id="q")
+    made.put("order_completed", 10, read=30).put("order_completed", 9 * DAY).pass_time(9 * DAY + 1)
+    with pytest.raises(FoldError, match="one id"):
+        _ = made.result
+    (contents,) = fold(made.logs, strict=False).collisions.values()
+    assert [content["occurred_at_ms"] for content in contents] == [at(9 * DAY)]
