@@ -1,15 +1,15 @@
 """A planned history through the real processor in memory, ready to be held against the independent fold."""
 
-from collections import defaultdict
 from collections.abc import Iterable
 from random import Random
 from typing import Any
 
 from streams.engagement.cart import CartPolicy
-from streams.engagement.profile import Rules
+from streams.engagement.profile import Profile, Rules
 from streams.engagement.scoring import ScoreModel
-from streams.producer.plan import Planned
-from tests.support.fold import FoldRecord, fold
+from streams.processing.book import unpack_book
+from streams.producer.plan import HARSH, Planned, Script
+from tests.support.fold import FoldRecord, Result, fold
 from tests.support.judge import Outputs, Verdict, compare
 from tests.support.world import OUTCOMES, REJECTED, SCORES, TRIGGERS, Worker, World
 
@@ -22,6 +22,21 @@ CART_POLICY = CartPolicy(
     trigger_cooldown_ms=0,
     min_cart_value_minor=0,
 )
+
+
+def harsh_script(seed: int, events: int, **changes: Any) -> Script:
+    """A history of two days of nothing but difficult carts, dirt, duplicates and disorder."""
+    values: dict[str, Any] = {
+        "seed": seed,
+        "events": events,
+        "stories": HARSH,
+        "shoppers": max(40, events // 20),
+        "duration_ms": 2 * 86_400_000,
+        "dirty": 0.01,
+        "duplicates": 0.02,
+        "out_of_order": 0.05,
+    }
+    return Script(**(values | changes))
 
 
 def history_world(**changes: Any) -> World:
@@ -40,34 +55,49 @@ def load(world: World, records: Iterable[Planned]) -> int:
     return loaded
 
 
+def unread(world: World, worker: Worker) -> bool:
+    """Whether the log holds records that the worker has not fetched."""
+    return any(world.broker.end(topic, 0) > worker.fetch_from[topic] for topic in world.plan.inputs)
+
+
 async def drain(world: World, worker: Worker, rng: Random) -> None:
     """Read everything in runs of random length, topics interleaved at random, committing now and then."""
     topics = list(world.plan.inputs)
-    while any(world.broker.end(topic, 0) > worker.fetch_from[topic] for topic in topics):
+    while unread(world, worker):
         await world.poll(worker, limit=rng.randint(1, 700), topics=(rng.choice(topics),))
         if rng.random() < 0.3:
             await worker.processor.tick(0)
     await worker.processor.tick(0)
 
 
-def verdict_of(world: World, worker: Worker) -> Verdict:
-    """Hold state, account and outputs against the fold of the log."""
-    task = worker.processor.tasks[0]
-    inputs = {
+def inputs_of(world: World) -> dict[tuple[str, int], list[FoldRecord]]:
+    """The input log as the fold takes it."""
+    return {
         key: [FoldRecord(r.offset, r.timestamp, r.key, r.value, r.headers) for r in log]
         for key, log in world.broker.inputs.items()
     }
+
+
+def fold_of(world: World) -> Result:
+    """The independent fold of the input log."""
+    return fold(inputs_of(world), {"lateness_ms": world.plan.lateness_ms, "steps": STEPS})
+
+
+async def verdict_of(world: World, result: Result | None = None) -> Verdict:
+    """Hold the stored state, the stored account and the outputs against the fold of the log."""
+    stored = await world.store.read(0)
+    assert stored is not None
+    loaded = await world.store.load(0, (stored.ver,), sorted(world.store._task(0).hot))
+    model = world.plan.rules.score_model
+    views = {customer: Profile.unpack(customer, *packed).view(model) for customer, packed in loaded.items()}
+    account = {(name, 0): book.account() for name, book in unpack_book(stored.meta).topics.items()}
     outputs = Outputs(*({0: published(world, topic)} for topic in (TRIGGERS, OUTCOMES, REJECTED, SCORES)))
-    policy = {"lateness_ms": world.plan.lateness_ms, "steps": STEPS}
-    account = {(name, 0): book.account() for name, book in task.book.topics.items()}
-    views = {customer: profile.view(world.plan.rules.score_model) for customer, profile in task.profiles.items()}
-    return compare(fold(inputs, policy), inputs, outputs, views, account=account)
+    return compare(result or fold_of(world), inputs_of(world), outputs, views, account=account)
 
 
 def published(world: World, topic: str) -> list[FoldRecord]:
     """An output topic as a log."""
-    numbers: dict[str, int] = defaultdict(int)
     return [
         FoldRecord(number, 0, record.key, record.value, record.headers)
-        for number, record in enumerate(world.broker.outputs[topic], numbers[topic])
+        for number, record in enumerate(world.broker.outputs[topic])
     ]
