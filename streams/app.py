@@ -24,6 +24,7 @@ def wire(app: App, settings: Settings, processor: Processor, prepare: Callable[[
     inputs = tuple(topic_name(settings.topic_prefix, suffix) for suffix in INPUT_TOPICS)
     app.wiring = Wiring(
         processor=processor,
+        bootstrap=settings.kafka_bootstrap,
         inputs=inputs,
         topics={
             topic_name(settings.topic_prefix, suffix): topic.partition_count(settings.partitions)

@@ -14,6 +14,7 @@ from faust.worker import Worker as FaustWorker
 
 from streams.errors import PulselineError
 from streams.settings import Settings
+from streams.transport.logs import logging_config
 from streams.transport.runs import RunScheduler
 from streams.transport.tables import TableManager
 from streams.transport.wiring import Wiring
@@ -78,6 +79,7 @@ class Worker(FaustWorker):
 class App(faust.App):
     """Pulseline as a Faust application; `wiring` is set before it starts."""
 
+    mundane_level = "debug"
     tables: TableManager
     wiring: Wiring
     process: Worker | None = None
@@ -113,6 +115,8 @@ def faust_app(settings: Settings, **options: Any) -> App:
         broker_session_timeout=min(settings.session_timeout_ms, settings.request_timeout_ms) / 1_000,
         # Keeps Faust's assignor, which gives a task's partitions to one worker; aiokafka's round robin splits them.
         table_standby_replicas=1,
+        # Faust's own commits do nothing here, see Consumer.force_commit.
+        broker_commit_interval=60.0,
         stream_buffer_maxsize=settings.buffer_runs_max,
         producer_compression_type="lz4",
         producer_max_batch_size=1 << 20,
@@ -123,6 +127,7 @@ def faust_app(settings: Settings, **options: Any) -> App:
         web_enabled=False,
         web_bind=settings.web_host,
         worker_redirect_stdouts=False,
+        logging_config=logging_config(settings.log_level, settings.log_format),
         ConsumerScheduler=RunScheduler,
         TableManager=TableManager,
         Worker=Worker,

@@ -29,6 +29,7 @@ from mode import Service, get_logger
 
 from streams.errors import LogUnavailable
 from streams.processing.ports import Run
+from streams.transport.connect import connected
 from streams.transport.fast_fetch import hand_out_whole_records
 from streams.transport.runs import message_of
 from streams.transport.wiring import Wiring
@@ -69,6 +70,7 @@ class Consumer(stock.Consumer):
     """Faust's consumer over aiokafka, gated by claims."""
 
     app: Any
+    mundane_level = "debug"
     transport: Any
     logger = logger
     consumer_stopped_errors = (ConsumerStoppedError,)
@@ -93,6 +95,11 @@ class Consumer(stock.Consumer):
         if self._kafka is None:
             raise ConsumerNotStarted("the consumer is not started")
         return self._kafka
+
+    @property
+    def opened(self) -> frozenset[int]:
+        """Partition numbers of the tasks whose records flow."""
+        return frozenset(tp.partition for tp in self._open)
 
     def open(self, partition: int, claim: str, offsets: Mapping[str, int]) -> None:
         """Fetch the task's partitions from these offsets, under this claim.
@@ -120,9 +127,10 @@ class Consumer(stock.Consumer):
             self._buffered_partitions.discard(tp)
         self._pause(closing)
 
-    def _pause(self, tps: Iterable[TopicPartition]) -> None:
-        assigned = self.kafka.assignment()
-        self.kafka.pause(*(TopicPartition(*tp) for tp in tps if tp in assigned))
+    def _pause(self, tps: Collection[TopicPartition]) -> None:
+        if tps:
+            assigned = self.kafka.assignment()
+            self.kafka.pause(*(TopicPartition(*tp) for tp in tps if tp in assigned))
 
     def _get_active_partitions(self) -> set[TP]:
         return {tp for tp in self._open if tp not in self._buffered_partitions}
@@ -146,8 +154,7 @@ class Consumer(stock.Consumer):
     def stop_flow(self) -> None:
         """Records drained while the flow stands still are lost to Faust, so every task is opened anew afterwards."""
         super().stop_flow()
-        if self._kafka is not None:
-            self.close_tasks()
+        self.close_tasks()
 
     # ------------------------------------------------------------------ fetch
 
@@ -230,8 +237,7 @@ class Consumer(stock.Consumer):
     async def on_start(self) -> None:
         if self.wiring.fast_fetch:
             hand_out_whole_records()
-        self._kafka = self._new_kafka()
-        await self._kafka.start()
+        self._kafka = await connected(self, self._new_kafka, self.wiring)
 
     async def on_stop(self) -> None:
         await super().on_stop()
@@ -287,8 +293,18 @@ class Consumer(stock.Consumer):
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Commit and forget the tasks first; where the group has already given them to others, only forget."""
         lost = self.kafka._coordinator.member_id == ""
-        await self.app.tables.revoke({tp.partition for tp in revoked}, lost=lost)
+        try:
+            await self.app.tables.revoke({tp.partition for tp in revoked}, lost=lost)
+        except Exception as error:  # noqa: BLE001 - aiokafka would log it and go on
+            self.wiring.fatal(error)
         await super().on_partitions_revoked(revoked)
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        await super().on_partitions_assigned(assigned, generation_id)
+        self.app.on_rebalance_end()
+
+    async def verify_all_partitions_active(self) -> None:
+        """Nothing: Faust's livelock detector walks every partition, and the watchdog knows more."""
 
     # ------------------------------------------------------------------ what Faust asks
 

@@ -28,6 +28,7 @@ logger = get_logger(__name__)
 T = TypeVar("T")
 
 REFUSALS = (CommitFailedError, UnknownMemberIdError, IllegalGenerationError, RebalanceInProgressError)
+FORBIDDEN = (GroupAuthorizationFailedError, TopicAuthorizationFailedError)
 RETRY_S = 0.1
 
 
@@ -99,28 +100,25 @@ class Group:
         wanted = {TopicPartition(topic, partition): OffsetAndMetadata(offset, "") for topic, offset in offsets.items()}
         while True:
             await self._settled(partition)
-            assignment = self._kafka._subscription.subscription.assignment
-            if (
-                self._kafka._coordinator.generation != generation
-                or assignment is None
-                or not wanted.keys() <= assignment.tps
-            ):
-                raise Fenced("the group moved on before the offsets were committed")
-            if await self._attempt(partition, assignment, wanted):
+            sent = asyncio.create_task(self._send(generation, wanted), name=f"offsets-{partition}")
+            sent.add_done_callback(_retrieve)
+            self._commits[partition] = sent
+            if await self._accepted(sent):
                 return
             if monotonic() > deadline:
                 raise LogUnavailable("the group coordinator does not take offset commits")
             await asyncio.sleep(RETRY_S)
 
-    async def _attempt(
-        self, partition: int, assignment: object, wanted: Mapping[TopicPartition, OffsetAndMetadata]
-    ) -> bool:
-        coordinator = self._kafka._coordinator
-        if coordinator.coordinator_id is None:
-            return False
-        sent = asyncio.create_task(coordinator._do_commit_offsets(assignment, wanted), name=f"offsets-{partition}")
-        self._commits[partition] = sent
-        sent.add_done_callback(_retrieve)
+    async def _send(self, generation: int, wanted: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
+        """One request; between the look at the generation and its use there is no await."""
+        coordinator, subscription = self._kafka._coordinator, self._kafka._subscription.subscription
+        assignment = subscription.assignment if subscription is not None else None
+        if coordinator.generation != generation or assignment is None or not wanted.keys() <= assignment.tps:
+            raise Fenced("the group moved on before the offsets were committed")
+        await coordinator._do_commit_offsets(assignment, wanted)
+
+    async def _accepted(self, sent: asyncio.Task[None]) -> bool:
+        """Whether the coordinator took the offsets; False: ask again."""
         await asyncio.wait({sent}, timeout=self._timeout_s)
         if not sent.done():
             raise LogUnavailable("the group coordinator does not answer an offset commit")
@@ -128,12 +126,10 @@ class Group:
             sent.result()
         except REFUSALS as refusal:
             raise Fenced(f"the group coordinator refused the offsets: {type(refusal).__name__}") from refusal
-        except (GroupAuthorizationFailedError, TopicAuthorizationFailedError) as refusal:
-            raise TopicProblem(
-                f"Kafka does not allow this group to commit offsets: {type(refusal).__name__}"
-            ) from refusal
+        except FORBIDDEN as refusal:
+            raise TopicProblem(f"Kafka does not let this group commit offsets: {type(refusal).__name__}") from refusal
         except KafkaError as error:
-            logger.info("an offset commit of task %d failed, trying again: %s", partition, type(error).__name__)
+            logger.info("an offset commit failed, trying again: %s", type(error).__name__)
             return False
         return True
 
@@ -152,7 +148,7 @@ class Group:
                 return await request
         except TimeoutError as error:
             raise LogUnavailable(f"{what} does not answer") from error
-        except (GroupAuthorizationFailedError, TopicAuthorizationFailedError) as error:
+        except FORBIDDEN as error:
             raise TopicProblem(f"Kafka does not allow this: {type(error).__name__}") from error
         except KafkaError as error:
             raise LogUnavailable(f"{what} answers {type(error).__name__}") from error

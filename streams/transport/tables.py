@@ -7,6 +7,7 @@ offsets of its state. Revoked: closed, committed, forgotten. Fenced: closed, and
 import asyncio
 from collections import defaultdict
 from collections.abc import Collection
+from time import monotonic
 from typing import Any, cast
 
 import faust.tables.manager as stock
@@ -28,6 +29,7 @@ class TableManager(stock.TableManager):
     """Faust's table manager without changelogs (Faust setting `TableManager`)."""
 
     app: Any
+    mundane_level = "debug"
 
     def __post_init__(self) -> None:
         self._owned: frozenset[int] = frozenset()
@@ -65,6 +67,7 @@ class TableManager(stock.TableManager):
                 claim = processor.claim_of(partition)
                 if claim is not None:
                     self.consumer.open(partition, claim, offsets)
+                    self._say_when_all_flow()
                     break
             except Retriable as error:
                 logger.warning("task %d cannot be claimed yet (%s: %s)", partition, type(error).__name__, error)
@@ -77,6 +80,10 @@ class TableManager(stock.TableManager):
                 break
             await asyncio.sleep(backoff)
             backoff = min(2 * backoff, BACKOFF_MAX_S)
+
+    def _say_when_all_flow(self) -> None:
+        if self.consumer.opened >= self._owned:
+            logger.info("all %d tasks are claimed; records flow", len(self._owned))
 
     def on_fenced(self, partition: int, reason: Exception) -> None:
         """Stop fetching for the task and claim it again, if it is still ours."""
@@ -144,7 +151,6 @@ class TableManager(stock.TableManager):
         await self.app._fetcher.maybe_start()
         self.on_actives_ready()
         self.on_standbys_ready()
-        self.app.on_rebalance_end()
         self._completed.set()
         logger.info("generation %d: %d tasks assigned: %s", generation_id, len(self._owned), sorted(self._owned))
         for partition in sorted(self._owned):
@@ -172,8 +178,7 @@ class TableManager(stock.TableManager):
         """Commit and forget everything, in time to leave the group afterwards."""
         wiring, owned = self.wiring, self._owned
         self._owned = frozenset()
-        if self.consumer.started:
-            self.consumer.close_tasks()
+        self.consumer.close_tasks()
         await self.app._fetcher.stop()
         await self._stop_claiming()
         await wiring.processor.release(owned, wiring.stop_deadline_ms)
@@ -184,18 +189,21 @@ class TableManager(stock.TableManager):
     # ------------------------------------------------------------------ topics
 
     async def _check_surroundings(self) -> None:
-        """Stop the worker where it could not serve; wait where Kafka or the store is away."""
+        """Stop the worker where it could not serve; first wait a while where Kafka or the store is away."""
+        begun = monotonic()
         while not self.should_stop:
             try:
                 await self._require_topics()
                 await self.wiring.prepare()
                 break
-            except Retriable as error:
-                logger.warning("%s, trying again", error)
-                await self.sleep(1.0)
             except PulselineError as problem:
-                self.wiring.fatal(problem)
-                await self.wait_until_stopped()
+                patience = isinstance(problem, Retriable) and self.wiring.request_timeout_ms / 1_000
+                if monotonic() - begun < patience:
+                    logger.warning("%s; trying again", problem)
+                    await self.sleep(1.0)
+                else:
+                    self.wiring.fatal(problem)
+                    await self.wait_until_stopped()
 
     async def _require_topics(self) -> None:
         """A topic that is missing would make Faust wait, silently and for ever."""

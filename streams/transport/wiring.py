@@ -12,12 +12,13 @@ if TYPE_CHECKING:
 class Wiring:
     """Set as `app.wiring` by the composition root before the app starts; times in ms.
 
-    inputs: names of the input topics; topics: partition count that each input and output topic must have.
-    prepare: checks before the first claim, retried while it raises Retriable.
+    bootstrap: where Kafka is, for messages. inputs: names of the input topics; topics: partition count that each input
+    and output topic must have. prepare: checks before the first claim, retried for a while where it raises Retriable.
     fatal: stop the worker with this error; called from any task of the loop, the first call counts.
     """
 
     processor: "Processor"
+    bootstrap: str
     inputs: tuple[str, ...]
     topics: Mapping[str, int]
     prepare: Callable[[], Awaitable[None]]

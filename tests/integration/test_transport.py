@@ -274,3 +274,24 @@ def test_kafka_absent_at_start_stops_the_worker_after_a_while(cluster: Cluster) 
     assert worker.wait(30) == 1
     assert "Kafka at 127.0.0.1:9 does not answer: is it running?" in cluster.logs()
     assert "Traceback" not in cluster.logs()
+
+
+@pytest.mark.timeout(180)
+def test_a_broker_that_dies_and_comes_back_is_waited_for(own_brokers: Brokers, names: Names, tmp_path: Path) -> None:
+    """kill -9 of the broker under load: the worker stays up, and afterwards every record is there once."""
+    cluster = Cluster(own_brokers.bootstrap, names, tmp_path)
+    try:
+        cluster.start({"publish_to": cluster.output}, REQUEST_TIMEOUT="5s")
+        cluster.send(1_000)
+        cluster.wait("first records", lambda: cluster.applied() > 0)
+        cluster.producer.close()  # kafka-python would leave sockets open while it tries to connect
+        own_brokers.kafka.kill()
+        time.sleep(6)
+        own_brokers.kafka.start()
+        cluster.producer = KafkaProducer(bootstrap_servers=cluster.bootstrap)
+        cluster.send(1_000)
+        cluster.wait_all_applied(60)
+        cluster.check()
+        assert stop(cluster.workers[0]) < 10
+    finally:
+        cluster.stop()

@@ -175,6 +175,7 @@ def build(config: dict[str, Any]) -> App:
 
     app.wiring = Wiring(
         processor=processor,
+        bootstrap=settings.kafka_bootstrap,
         inputs=topics,
         topics=dict.fromkeys(topics, settings.partitions) | config.get("outputs", {}),
         prepare=prepare,
