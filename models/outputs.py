@@ -227,9 +227,11 @@ def control_headers() -> Headers:
     return [(CONTROL_HEADER, CONTROL_TYPE.encode())]
 
 
+_compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
 def _hash_of(parts: Sequence[str | int | None]) -> str:
-    text = json.dumps(parts, separators=(",", ":"), ensure_ascii=False)
-    return blake2b(text.encode(), digest_size=16).hexdigest()
+    return blake2b(_compact(parts).encode(), digest_size=16).hexdigest()
 
 
 def trigger_id(customer_id: str, cart_id: str | None, last_touch_ms: int, step: str) -> str:

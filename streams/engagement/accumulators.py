@@ -71,7 +71,8 @@ class Accumulators:
         self.others = 0
         self._values: dict[Key, int] = {}
         self._changed: set[Key] = set()
-        self._events: dict[tuple[str, str, int], int] = {}
+        self._facts: dict[tuple[Any, ...], int] = {}
+        """Facts told lately and how often: many customers tell the same, so they are expanded once."""
         self._topic_of_type: dict[str, str] = {}
         self._known: dict[str, set[Dimensions]] = {name: set() for name in REGISTRY}
         self._expired_at: dict[str, int] = {}
@@ -92,20 +93,12 @@ class Accumulators:
         return accumulators
 
     def count_event(self, topic: str, event_type: str, occurred_at_ms: int) -> None:
-        """Count one applied event; cheap, as it is expanded into its buckets only when changes are asked for."""
-        key = (topic, event_type, occurred_at_ms // MINUTE_MS)
-        self._events[key] = self._events.get(key, 0) + 1
+        """Count one applied event."""
+        self.add_fact(("event", topic, event_type, occurred_at_ms // MINUTE_MS * MINUTE_MS, 1))
 
     def add_fact(self, fact: tuple[Any, ...]) -> None:
-        """Count a fact of the core; see FACTS in `decisions`. One that no metric asks for is nothing to count."""
-        if fact[0] == "moved":
-            self._move(*fact[1:])
-            return
-        for metric, source in _SOURCES.get(fact[0], ()):
-            dimensions = self._dimensions(metric.name, source, fact)
-            amount = 1 if source.amount is None else fact[source.amount]
-            for level, start_ms in _buckets(metric, source, fact):
-                self._add(Key(metric.name, dimensions, source.part, level, start_ms), amount)
+        """Count a fact of the core; see FACTS in `decisions`. Expanded into its buckets when changes are asked for."""
+        self._facts[fact] = self._facts.get(fact, 0) + 1
 
     def changed(self) -> dict[str, int | None]:
         """Absolute values of what changed since the last call, by name; None where nothing is left to keep."""
@@ -136,20 +129,33 @@ class Accumulators:
             for key in self._values:
                 self._known[key.metric].add(key.dimensions)
 
-    def _move(self, event_type: str, from_ms: int, to_ms: int) -> None:
+    def _move(self, event_type: str, from_ms: int, to_ms: int, times: int) -> None:
         """An event counted before belongs to another time."""
-        self._expand()
         topic = self._topic_of_type.get(event_type)
         if topic is not None:
-            self.add_fact(("event", topic, event_type, from_ms, -1))
-            self.add_fact(("event", topic, event_type, to_ms, 1))
+            self._count(("event", topic, event_type, from_ms, -1), times)
+            self._count(("event", topic, event_type, to_ms, 1), times)
 
     def _expand(self) -> None:
-        """Put the events counted lately into their buckets."""
-        for (topic, event_type, minute), count in self._events.items():
-            self._topic_of_type[event_type] = topic
-            self.add_fact(("event", topic, event_type, minute * MINUTE_MS, count))
-        self._events.clear()
+        """Put the facts told lately into their buckets; those that move an event come after the events."""
+        facts, self._facts = self._facts, {}
+        for fact, times in facts.items():
+            if fact[0] != "moved":
+                self._count(fact, times)
+        for fact, times in facts.items():
+            if fact[0] == "moved":
+                _, event_type, from_ms, to_ms = fact
+                self._move(event_type, from_ms, to_ms, times)
+
+    def _count(self, fact: tuple[Any, ...], times: int) -> None:
+        """Add a fact, told so many times, to the buckets of the metrics that ask for it."""
+        if fact[0] == "event":
+            self._topic_of_type[fact[2]] = fact[1]
+        for metric, source in _SOURCES.get(fact[0], ()):
+            dimensions = self._dimensions(metric.name, source, fact)
+            amount = times if source.amount is None else times * fact[source.amount]
+            for level, start_ms in _buckets(metric, source, fact):
+                self._add(Key(metric.name, dimensions, source.part, level, start_ms), amount)
 
     def _dimensions(self, metric: str, source: Source, fact: tuple[Any, ...]) -> Dimensions:
         dimensions = tuple([_name(source, fact[at]) for at in source.dimensions])

@@ -31,6 +31,11 @@ class TopicBook(msgspec.Struct, omit_defaults=True):
     gap: int = 0
     """Records lost to retention before they were read, where the operator chose to go on."""
 
+    def advance(self, watermark_ms: int) -> None:
+        """Move the watermark on; it never goes back."""
+        if watermark_ms > self.watermark_ms:
+            self.watermark_ms = watermark_ms
+
     def account(self) -> dict[str, int]:
         """How many records ended in which way."""
         return {name: getattr(self, name) for name in ("applied", "duplicate", "rejected", "control", "erased")}

@@ -76,15 +76,15 @@ class OutputWriter:
                     records.append(self._cancel(what, decision.at, now_ms))
         return records
 
-    def score(self, profile: Profile, now_ms: int) -> OutRecord:
-        """The customer's score record."""
+    def score(self, profile: Profile, now_ms: int, score: Score | None = None) -> OutRecord:
+        """The customer's score record; score: where it is known already."""
         ce_id = score_id(profile.customer_id, profile.rev, profile.as_of_ms)
         return self._record(
             self.plan.scores_topic,
             "scores.v1",
             profile.customer_id,
             ce_id,
-            profile.score_record(self._model),
+            profile.score_record(self._model, score),
             now_ms,
             None,
         )

@@ -159,59 +159,72 @@ class Task:
 
     def apply(self, read: Read) -> None:
         """Fold a run whose profiles are all in memory; no await between changing state and moving the position."""
-        topic = self.book.topics[read.run.topic]
-        is_cart = read.run.topic == self.plan.cart_topic
-        decided = Decided()
-        for record, event in read.items:
-            try:
+        if not read.items:
+            return
+        name, decided = read.run.topic, Decided()
+        topic, record = self.book.topics[name], read.items[0][0]
+        touched: dict[str, Profile] = {}
+        fold = self._fold_cart if name == self.plan.cart_topic else self._fold
+        try:
+            for record, event in read.items:
                 if type(event) is RecordRejected:
                     self._reject(read.run, topic, record, event)
                 elif type(event) is WatermarkAdvanced:
                     topic.control += 1
-                    self._advance(topic, min(event.watermark_ms, record.timestamp - self.plan.lateness_ms))
-                elif (read.run.topic, record.offset) in self.rejects:
-                    self._reject(read.run, topic, record, RecordRejected("HandlerError", "applying the record failed"))
+                    topic.advance(min(event.watermark_ms, record.timestamp - self.plan.lateness_ms))
+                elif self.rejects and (name, record.offset) in self.rejects:
+                    self._reject(read.run, topic, record, RecordRejected("HandlerError", "applying it failed"))
                 else:
-                    self._event(read.run.topic, record, event, decided)
-                if is_cart:
+                    fold(name, topic, record, event, decided, touched)
+                    continue
+                if name == self.plan.cart_topic:
                     self._release_timers(topic.watermark_ms, record.offset, decided)
-            except Exception as error:
-                raise HandlerFailed(read.run.topic, record.offset, error) from error
-            topic.position = record.offset + 1
-            topic.last_offset, topic.last_timestamp_ms = record.offset, record.timestamp
-        if read.items:
-            self.moved = True
-            self._close_sessions(decided)
+        except Exception as error:
+            raise HandlerFailed(name, record.offset, error) from error
+        topic.position = record.offset + 1
+        topic.last_offset, topic.last_timestamp_ms = record.offset, record.timestamp
+        self.moved = True
+        for customer, profile in touched.items():
+            if profile.hot_dirty:
+                self.dirty[customer] = profile
+                self.scored[customer] = None
+                self.sessions.put(customer, profile.session_deadline())
+        self._close_sessions(decided)
 
-    def _event(self, name: str, record: LogRecord, event: Any, decided: Decided) -> None:
-        """One accepted event: into its customer's profile, or only into the metrics."""
-        topic, occurred = self.book.topics[name], event.occurred_at_ms
-        if event.type in WITHOUT_PROFILE:
+    def _fold(
+        self, name: str, topic: TopicBook, record: LogRecord, event: Any, decided: Decided, touched: dict[str, Profile]
+    ) -> None:
+        """One accepted event: into its customer's profile and the metrics."""
+        occurred_ms, event_type = event.occurred_at_ms, event.type
+        if event_type in WITHOUT_PROFILE:
             applied = True
         else:
             customer = event.customer_id
-            profile = self.profiles[customer]
+            touched[customer] = profile = self.profiles[customer]
             applied = profile.apply(event, topic.watermark_ms, self.plan.rules, decided)
-            if profile.hot_dirty or profile.cold_dirty:
-                self.dirty[customer] = profile
-                if profile.hot_dirty:
-                    self.scored[customer] = None
-                if profile.cold_dirty:
-                    self.timers.put(customer, profile.deadline(self.plan.rules))
-                self.sessions.put(customer, profile.session_deadline())
-            if decided.steps_and_outcomes or decided.facts:
+            if decided.facts or decided.steps_and_outcomes:
                 self._drain(profile, record.offset, decided)
         if applied:
             topic.applied += 1
-            self.accumulators.count_event(name, event.type, occurred)
+            self.accumulators.count_event(name, event_type, occurred_ms)
         else:
             topic.duplicate += 1
-        self._advance(topic, min(occurred, record.timestamp) - self.plan.lateness_ms)
+        timestamp_ms = record.timestamp
+        moved = (min(timestamp_ms, occurred_ms)) - self.plan.lateness_ms
+        if moved > topic.watermark_ms:
+            topic.watermark_ms = moved
 
-    @staticmethod
-    def _advance(topic: TopicBook, watermark_ms: int) -> None:
-        if watermark_ms > topic.watermark_ms:
-            topic.watermark_ms = watermark_ms
+    def _fold_cart(
+        self, name: str, topic: TopicBook, record: LogRecord, event: Any, decided: Decided, touched: dict[str, Profile]
+    ) -> None:
+        """The same of a cart event, whose reading may also release what waits."""
+        self._fold(name, topic, record, event, decided, touched)
+        customer = event.customer_id
+        profile = self.profiles[customer]
+        if profile.cold_dirty:
+            self.dirty[customer] = profile
+            self.timers.put(customer, profile.deadline(self.plan.rules))
+        self._release_timers(topic.watermark_ms, record.offset, decided)
 
     def _reject(self, run: Run, topic: TopicBook, record: LogRecord, rejection: RecordRejected) -> None:
         topic.rejected += 1
@@ -305,7 +318,8 @@ class Task:
         plan, records = self.plan, []
         for customer in self.scored:
             profile = self.profiles[customer]
-            score = profile.score(plan.rules.score_model).hundredths
+            whole = profile.score(plan.rules.score_model)
+            score = whole.hundredths
             before = profile.published_score
             if (
                 before is None
@@ -313,7 +327,7 @@ class Task:
                 or profile.as_of_ms - profile.published_as_of_ms >= plan.score_max_age_ms
                 or profile.order_since_published
             ):
-                records.append(self.writer.score(profile, now_ms))
+                records.append(self.writer.score(profile, now_ms, whole))
                 profile.published_score, profile.published_as_of_ms = score, profile.as_of_ms
                 profile.order_since_published = False
         return records

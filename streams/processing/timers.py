@@ -9,13 +9,18 @@ class Timers:
 
     `horizon_ms`: every stored deadline below it is in memory; None when all are. Memory wins over what is paged in, and
     a stored deadline that memory has overtaken does no harm: releasing a customer with nothing due changes nothing.
+
+    Deadlines mostly move later, with each event of the customer; so a customer keeps its place in the heap until the
+    place is reached, and moves on from there.
     """
 
-    __slots__ = ("_heap", "_known", "changed", "horizon_ms")
+    __slots__ = ("_heap", "_known", "_placed", "changed", "horizon_ms")
 
     def __init__(self, stored: Iterable[tuple[str, int]], *, complete: bool) -> None:
-        self._known: dict[str, int | None] = dict(stored)
-        self._heap = [(at, customer) for customer, at in self._known.items() if at is not None]
+        self._placed: dict[str, int] = dict(stored)
+        """Where each customer stands in the heap: never after its deadline."""
+        self._known: dict[str, int | None] = dict(self._placed)
+        self._heap = [(at, customer) for customer, at in self._placed.items()]
         heapify(self._heap)
         self.horizon_ms = None if complete else max((at for at, _ in self._heap), default=0)
         self.changed: dict[str, int | None] = {}
@@ -26,51 +31,65 @@ class Timers:
         known = self._known
         if known.get(customer) == deadline_ms:
             return
-        known[customer] = deadline_ms
-        self.changed[customer] = deadline_ms
-        if deadline_ms is not None:
-            heappush(self._heap, (deadline_ms, customer))
-            if len(self._heap) > 4 * len(known) + 1_000:
-                self._heap = [(at, who) for who, at in known.items() if at is not None]
-                heapify(self._heap)
+        known[customer] = self.changed[customer] = deadline_ms
+        if deadline_ms is not None and deadline_ms < self._placed.get(customer, deadline_ms + 1):
+            self._place(deadline_ms, customer)
+
+    def _place(self, at: int, customer: str) -> None:
+        self._placed[customer] = at
+        heappush(self._heap, (at, customer))
+        if len(self._heap) > 4 * len(self._placed) + 1_000:
+            self._heap = [(at, customer) for customer, at in self._placed.items()]
+            heapify(self._heap)
 
     def page(self, stored: Iterable[tuple[str, int]], horizon_ms: int) -> None:
         """Take in stored deadlines of customers that memory knows nothing of."""
         for customer, at in stored:
             if customer not in self._known:
                 self._known[customer] = at
-                heappush(self._heap, (at, customer))
+                self._place(at, customer)
         self.horizon_ms = horizon_ms
 
     def first(self) -> int | None:
         """The earliest deadline in memory."""
-        heap = self._heap
-        while heap:
-            at, customer = heap[0]
-            if self._known.get(customer) == at:
+        while self._heap:
+            at, customer = self._heap[0]
+            if self._known.get(customer) == at == self._placed.get(customer):
                 return at
-            heappop(heap)
+            self._reached(heappop(self._heap))
         return None
 
+    def _reached(self, place: tuple[int, str]) -> bool:
+        """Whether a place just left was that of a deadline; otherwise the customer moves on to its own."""
+        at, customer = place
+        if self._placed.get(customer) != at:
+            return False
+        del self._placed[customer]
+        deadline_ms = self._known.get(customer)
+        if deadline_ms is not None and deadline_ms != at:
+            self._place(deadline_ms, customer)
+        return deadline_ms == at
+
     def pop(self, watermark_ms: int) -> str | None:
-        """Take out one customer whose deadline the watermark has passed; its new deadline must be set next."""
-        heap = self._heap
-        while heap and heap[0][0] < watermark_ms:
-            at, customer = heappop(heap)
-            if self._known.get(customer) == at:
-                self._known[customer] = None
-                self.changed[customer] = None
+        """Take out one customer whose deadline the watermark has passed; its new deadline must be put next."""
+        while self._heap and self._heap[0][0] < watermark_ms:
+            place = heappop(self._heap)
+            if self._reached(place):
+                customer = place[1]
+                self._known[customer] = self.changed[customer] = None
                 return customer
         return None
 
     def due(self, watermark_ms: int) -> set[str]:
-        """All customers in memory whose deadline the watermark has passed, left in place."""
+        """Customers in memory whose deadline the watermark may have passed, left in place; never one too few."""
         heap, found, todo = self._heap, set(), [0]
         size = len(heap)
         while todo:
             at = todo.pop()
             if at < size and heap[at][0] < watermark_ms:
-                found.add(heap[at][1])
+                deadline_ms = self._known.get(heap[at][1])
+                if deadline_ms is not None and deadline_ms < watermark_ms:
+                    found.add(heap[at][1])
                 todo += (2 * at + 1, 2 * at + 2)
         return found
 
