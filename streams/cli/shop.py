@@ -14,17 +14,9 @@ from streams.producer.plan import SHOP, Script, plan
 from streams.producer.simulator import LiveSimulator, Replies, Sender
 from streams.settings import Settings
 
-OPENING = tuple("abandon browse abandon buy newsletter abandon social resume return_unasked take_over".split())
-    "abandon",
-    "browse",
-    "abandon",
-    "buy",
-    "newsletter",
-    "abandon",
-    "social",
-    "resume",
-    "return_unasked",
-    "take_over",
+FIRST_CARTS = ("abandon", "abandon", "abandon", "buy", "resume", "return_unasked", "take_over")
+OPENING = (*FIRST_CARTS, "browse", "newsletter", "social")
+    ["abandon", "browse", "abandon", "buy", "newsletter", "abandon", "social", "resume", "return_unasked", "take_over"]
 )
 SHOPPERS = 150
 
