@@ -16,8 +16,6 @@ from streams.settings import Settings
 
 FIRST_CARTS = ("abandon", "abandon", "abandon", "buy", "resume", "return_unasked", "take_over")
 OPENING = (*FIRST_CARTS, "browse", "newsletter", "social")
-    ["abandon", "browse", "abandon", "buy", "newsletter", "abandon", "social", "resume", "return_unasked", "take_over"]
-)
 SHOPPERS = 150
 
 
