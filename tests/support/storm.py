@@ -2,8 +2,10 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from random import Random
 
+from streams.errors import Retriable
 from streams.producer.plan import Planned
 from tests.support.history import load, unread
 from tests.support.world import Worker, World
@@ -39,8 +41,7 @@ class Storm:
         while self.loaded < len(self.records) or unread(self.world, self.worker):
             await self._read()
             await self._befall()
-            if self.worker.processor.claim_of(0) is None:
-                await self.world.claim(self.worker)
+            await self._claim()
         await self._heal()
         for worker in self.workers:
             await worker.processor.stop()
@@ -52,7 +53,14 @@ class Storm:
         return self.workers[-1]
 
     async def _replace(self) -> None:
-        self.workers.append(await self.world.started())
+        self.workers.append(self.world.worker())
+        await self._claim()
+
+    async def _claim(self) -> None:
+        """As the transport does: again and again, until it succeeds."""
+        while self.worker.processor.claim_of(0) is None:
+            with suppress(Retriable):
+                await self.world.claim(self.worker)
 
     def _behind_ms(self) -> int:
         """How long ago the oldest record was sent that is not fetched yet.
@@ -146,8 +154,7 @@ class Storm:
         self.worker.processor.before_step = None
         for _ in range(20):
             await self.world.settle(self.worker)
-            if self.worker.processor.claim_of(0) is None:
-                await self.world.claim(self.worker)
-            elif not unread(self.world, self.worker):
+            await self._claim()
+            if not unread(self.world, self.worker):
                 return
         raise AssertionError("the worker does not come to rest")

@@ -1,0 +1,70 @@
+"""What workers left on real brokers, held against the independent fold of the input log."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tests.support.fold import CHANNELS, Result, fold
+from tests.support.judge import Outputs, Verdict, compare, read_topic
+from tests.support.totals import disagreements, summed, totals_of
+from tests.support.workers import Deployment
+
+
+@dataclass(slots=True)
+class Findings:
+    """verdict: of state and outputs; metrics: lines where accumulators differ from the fold's totals."""
+
+    verdict: Verdict
+    result: Result
+    accumulators: int
+    metrics: list[str]
+    active_short: int
+    """Hours in which fewer active customers were counted than there were; see `hold_against_fold`."""
+
+    @property
+    def ok(self) -> bool:
+        return self.verdict.ok and not self.metrics
+
+    def text(self) -> str:
+        outcomes = Counter(outcome["outcome"] for outcome in self.result.outcomes.values())
+        account: Counter[str] = Counter()
+        for counts in self.result.account.values():
+            account.update(counts)
+        lines = [
+            self.verdict.text(),
+            f"account {dict(account)}; {len(self.result.triggers)} triggers, outcomes {dict(outcomes)}",
+            f"{self.accumulators} accumulators, {len(self.metrics)} differ; {self.active_short} hours of active ones short",
+            *self.metrics[:10],
+        ]
+        return "\n".join(lines)
+
+
+def hold_against_fold(deployment: Deployment, policy: Mapping[str, Any]) -> Findings:
+    """Read the whole input log and all outputs, fold, compare. Stop the workers first.
+
+    Who was active in which hour is told exactly only where a customer's topics are not read more than 40 hours apart,
+    which nobody promises for history: these counts may be short, and never too high.
+    """
+    bootstrap, names = deployment.brokers.bootstrap, deployment.names
+    inputs = {
+        (topic, partition): log
+        for topic in (names.topic(f"{channel}.v1") for channel in CHANNELS)
+        for partition, log in read_topic(bootstrap, topic).items()
+    }
+    outputs = Outputs(
+        *(read_topic(bootstrap, names.topic(f"{name}.v1")) for name in ("triggers", "outcomes", "rejected", "scores"))
+    )
+    result = fold(inputs, policy, strict=False)
+    verdict = compare(result, inputs, outputs, deployment.read_customers(), account=deployment.read_account())
+    wanted = totals_of(result.metrics, names.topic_prefix)
+    got = summed(deployment.read_accumulators())
+    short = [
+        key
+        for key, number in wanted.items()
+        if key.metric == "active_customers" and key.level == "24h" and got.get(key, 0) < number
+    ]
+    for key in short:
+        got[key] = wanted[key]
+    differ = disagreements(wanted, got, max(result.watermarks.values()))
+    return Findings(verdict, result, len(got), differ, len(short))
