@@ -116,6 +116,12 @@ class Carts:
                 self.ends[key] = Ended(order_ms, [used_ms for used_ms in ended.used if used_ms > order_ms], None)
         return found
 
+    def closed_part(self, key: CartKey) -> None:
+        """Note that a part of an open cart ended: a cart emptied before it is no longer the last one with its key."""
+        if key in self.ends:
+            self.ends[key].emptied = None
+            self._forget_ends()
+
     def _forget_ends(self) -> None:
         if not self.ends:
             return

@@ -244,8 +244,8 @@ def test_a_late_order_leaves_lines_added_after_it() -> None:
 
 def test_the_closed_part_totals_the_lines_that_leave() -> None:
     """cart_total_minor of the closed part: its own lines."""
-    price: dict[str, Any] = {"unit_price_minor": 5, "currency": "EUR", "quantity": 2}
-    play = Play().fold(added(0, **price), added(2, "q", **price)).advance(HOUR)
+    price: dict[str, Any] = {"currency": "EUR", "quantity": 2}
+    play = Play().fold(added(0, unit_price_minor=5, **price), added(2, "q", unit_price_minor=9, **price)).advance(HOUR)
     assert _order(play, 1).cart_total_minor == 10
 
 
@@ -321,6 +321,13 @@ def test_a_late_order_takes_over_what_it_would_have_taken_over() -> None:
     assert _order(play, 5 * MINUTE).last_touch_ms == T0 + 5 * MINUTE
 
 
+def test_a_cart_emptied_before_a_part_closed_is_not_taken_over() -> None:
+    """A cart with its key was opened since and ended in part: only the last one with a key can be taken over."""
+    play = Play().fold(added(0), cleared(MINUTE), added(5 * MINUTE, "q"), added(8 * MINUTE, "r")).advance(HOUR).forget()
+    play.read(ordered(7 * MINUTE), ordered(6 * MINUTE))
+    assert [each.last_touch_ms - T0 for each in play.outcomes] == [5 * MINUTE]
+
+
 def test_a_late_order_before_a_clear_takes_nothing_over() -> None:
     """The cart was emptied after it: its one ending stands."""
     assert Play().fold(added(0), cleared(2)).advance(HOUR).read(ordered(1)).names == ["emptied"]
@@ -365,3 +372,6 @@ def test_only_the_newest_ends_are_remembered() -> None:
     assert play.open_keys() == ["k00", "k01"]
     play = Play().fold(added(0, cart_id="a"), cleared(1, cart_id="a"), added(31 * DAY), cleared(31 * DAY + 1))
     assert play.read(added(0, cart_id="a", event_id="z")).outcomes[-1].cart_id == "a"
+    play = Play(steps=(("15m", FIRST),)).fold(added(0, cart_id="a"), cleared(1, cart_id="a"))
+    play.fold(added(30 * DAY), cleared(30 * DAY + 1)).forget()
+    assert play.read(added(1, cart_id="a", event_id="z")).decided == []

@@ -211,6 +211,16 @@ def test_only_the_newest_128_orders_are_remembered() -> None:
     assert play.fold(ordered(202, "o0")).names == ["closed"]
 
 
+def test_an_order_is_known_for_exactly_thirty_days_whatever_follows() -> None:
+    """Other orders do not make it forgotten early; a much older one with its id does not make it older."""
+    play = Play(cart_expiry_ms=90 * DAY).fold(ordered(0, "o"), added(30 * DAY - 1), ordered(30 * DAY, "x")).forget()
+    assert (
+        play.read(added(30 * DAY, event_id="a"), ordered(30 * DAY, "o", event_id="z")).advance(31 * DAY).outcomes == []
+    )
+    play = Play().fold(ordered(40 * DAY, "o")).read(ordered(0, "o")).fold(added(50 * DAY))
+    assert play.fold(ordered(50 * DAY + 1, "o")).outcomes == []
+
+
 def test_orders_older_than_thirty_days_are_forgotten() -> None:
     """State stays small: what can no longer be repeated is not packed."""
     one = Play().fold(ordered(40 * DAY, "new")).book.pack()

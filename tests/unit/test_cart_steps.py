@@ -156,6 +156,14 @@ def test_cooldown_suppresses_what_was_due_even_earlier() -> None:
     assert len(play.steps) == 2
 
 
+def test_the_last_step_is_the_one_due_last() -> None:
+    """Not the one decided last, where a cart was opened late."""
+    play = Play(steps=(("15m", FIRST),)).fold(added(HOUR, cart_id="a")).advance(2 * HOUR).read(added(0, cart_id="b"))
+    play.policy = CartPolicy(steps=(("15m", FIRST),), trigger_cooldown_ms=HOUR)
+    play.fold(added(2 * HOUR - 1, event_id="late"), added(2 * HOUR - 1, cart_id="c")).advance(3 * HOUR)
+    assert play.names == ["15m", "15m", "suppressed", "suppressed"]
+
+
 def test_value_is_told_before_cooldown() -> None:
     """Reasons in this order: below_min_value, cooldown."""
     play = Play(min_cart_value_minor=10, trigger_cooldown_ms=DAY, steps=(("15m", FIRST),))
