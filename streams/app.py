@@ -96,7 +96,8 @@ def plan_of(settings: Settings) -> Plan:
         on_gap=settings.on_gap,
         dirty_customers_max=settings.dirty_customers_max,
         pending_bytes_max=settings.dirty_bytes_max,
-        profiles_max=settings.profiles_max,
+        # The setting is a worker's, the plan's is a task's.
+        profiles_max=max(1_000, settings.profiles_max * settings.workers // settings.partitions),
     )
 
 

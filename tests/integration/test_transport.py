@@ -45,6 +45,13 @@ class Cluster:
         self.bootstrap = bootstrap
         self.workers: list[subprocess.Popen[bytes]] = []
         self.producer = KafkaProducer(bootstrap_servers=bootstrap)
+        self.consumer = KafkaConsumer(
+            bootstrap_servers=bootstrap,
+            group_id=names.app_id,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            consumer_timeout_ms=2_000,
+        )
         self.sent = 0
 
     def start(self, trouble: dict[str, Any] | None = None, **settings: str) -> subprocess.Popen[bytes]:
@@ -111,12 +118,8 @@ class Cluster:
         assert self.trace("disorder") == []
 
     def committed(self) -> dict[tuple[str, int], int | None]:
-        consumer = KafkaConsumer(bootstrap_servers=self.bootstrap, group_id=self.names.app_id)
-        try:
-            tps = [TopicPartition(topic, p) for topic in self.topics for p in range(PARTITIONS)]
-            return {(tp.topic, tp.partition): consumer.committed(tp) for tp in tps}
-        finally:
-            consumer.close()
+        tps = [TopicPartition(topic, p) for topic in self.topics for p in range(PARTITIONS)]
+        return {(tp.topic, tp.partition): self.consumer.committed(tp) for tp in tps}
 
     def stop(self) -> None:
         for worker in self.workers:
@@ -124,6 +127,7 @@ class Cluster:
                 worker.kill()
             worker.wait()
         self.producer.close()
+        self.consumer.close()
 
 
 @pytest.fixture
@@ -239,14 +243,9 @@ def test_outputs_are_published_to_the_partition_named(cluster: Cluster) -> None:
     cluster.send(1_000)
     cluster.wait_all_applied()
     stop(cluster.workers[0])
-    consumer = KafkaConsumer(
-        bootstrap_servers=cluster.bootstrap, auto_offset_reset="earliest", consumer_timeout_ms=2_000
-    )
-    tps = [TopicPartition(cluster.output, p) for p in range(PARTITIONS)]
-    consumer.assign(tps)
-    consumer.seek_to_beginning()
-    found = [(record.partition, int(record.value)) for record in consumer]
-    consumer.close()
+    cluster.consumer.assign([TopicPartition(cluster.output, p) for p in range(PARTITIONS)])
+    cluster.consumer.seek_to_beginning()
+    found = [(record.partition, int(record.value)) for record in cluster.consumer]
     assert Counter(number for _, number in found) == dict.fromkeys(range(1_000), 2)
     assert all(number % PARTITIONS == partition for partition, number in found)
 
@@ -284,6 +283,7 @@ def test_a_broker_that_dies_and_comes_back_is_waited_for(own_brokers: Brokers, n
         cluster.start({"publish_to": cluster.output}, REQUEST_TIMEOUT="5s")
         cluster.send(1_000)
         cluster.wait("first records", lambda: cluster.applied() > 0)
+        cluster.consumer.close()
         cluster.producer.close()  # kafka-python would leave sockets open while it tries to connect
         own_brokers.kafka.kill()
         time.sleep(6)
