@@ -117,6 +117,7 @@ def watch(settings: Settings, *, duration: str | None) -> None:
     follower = Follower(settings, Board())
     follower.start()
     try:
+        follower.ready.wait()
         show(
             follower,
             lambda: f"Pulseline {settings.topic_prefix} at {settings.kafka_bootstrap}",
