@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import faust.transport.consumer as stock
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import (
     ConsumerStoppedError,
     GroupAuthorizationFailedError,
@@ -23,12 +22,12 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 from faust.exceptions import ConsumerNotStarted
-from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth, server_list
 from faust.types import TP, ConsumerMessage
 from mode import Service, get_logger
 
 from streams.errors import LogUnavailable
 from streams.processing.ports import Run
+from streams.transport.client import RebalanceListener, group_consumer
 from streams.transport.connect import connected
 from streams.transport.fast_fetch import hand_out_whole_records
 from streams.transport.runs import message_of
@@ -46,24 +45,6 @@ HOPELESS = (
 """Group errors that a person must mend."""
 POLL_MS, POLL_WHILE_BUFFERED_MS = 250, 50
 WATCH_INTERVAL_S = 1.0
-FETCH_WAIT_MS = 100
-"""aiokafka has one fetch in flight a broker: a silent partition's long poll delays all others by this much at most."""
-
-
-class Listener(ConsumerRebalanceListener):
-    """Passes aiokafka's rebalance callbacks on to Faust."""
-
-    def __init__(self, consumer: "Consumer") -> None:
-        self._consumer = consumer
-
-    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        self._consumer.app.on_rebalance_start()
-        await self._consumer.on_partitions_revoked(stock.ensure_TPset(revoked))
-
-    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        generation = self._consumer.kafka._coordinator.generation
-        self._consumer.app.consumer_generation_id = generation
-        await self._consumer.on_partitions_assigned(stock.ensure_TPset(assigned), generation)
 
 
 class Consumer(stock.Consumer):
@@ -237,7 +218,7 @@ class Consumer(stock.Consumer):
     async def on_start(self) -> None:
         if self.wiring.fast_fetch:
             hand_out_whole_records()
-        self._kafka = await connected(self, self._new_kafka, self.wiring)
+        self._kafka = await connected(self, lambda: group_consumer(self.app), self.wiring)
 
     async def on_stop(self) -> None:
         await super().on_stop()
@@ -246,30 +227,6 @@ class Consumer(stock.Consumer):
 
     def close(self) -> None:
         """Nothing: on_stop leaves the group."""
-
-    def _new_kafka(self) -> AIOKafkaConsumer:
-        conf, wiring = self.app.conf, self.wiring
-        return AIOKafkaConsumer(
-            client_id=conf.broker_client_id,
-            group_id=conf.id,
-            bootstrap_servers=server_list(self.transport.url, self.transport.default_port),
-            partition_assignment_strategy=[self.app.assignor],
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            max_poll_records=wiring.run_records_max,
-            max_poll_interval_ms=wiring.max_poll_interval_ms,
-            rebalance_timeout_ms=wiring.max_poll_interval_ms,
-            session_timeout_ms=wiring.session_timeout_ms,
-            heartbeat_interval_ms=min(3_000, wiring.session_timeout_ms // 3),
-            request_timeout_ms=wiring.request_timeout_ms,
-            max_partition_fetch_bytes=conf.consumer_max_fetch_size,
-            fetch_max_wait_ms=FETCH_WAIT_MS,
-            check_crcs=conf.broker_check_crcs,
-            isolation_level="read_committed",
-            metadata_max_age_ms=conf.consumer_metadata_max_age_ms,
-            connections_max_idle_ms=conf.consumer_connections_max_idle_ms,
-            **credentials_to_aiokafka_auth(conf.broker_credentials, conf.ssl_context),
-        )
 
     @Service.task
     async def _watchdog(self) -> None:
@@ -309,7 +266,7 @@ class Consumer(stock.Consumer):
     # ------------------------------------------------------------------ what Faust asks
 
     async def subscribe(self, topics: Iterable[str]) -> None:
-        self.kafka.subscribe(topics=set(topics), listener=Listener(self))
+        self.kafka.subscribe(topics=set(topics), listener=RebalanceListener(self))
 
     def assignment(self) -> set[TP]:
         return stock.ensure_TPset(self.kafka.assignment())

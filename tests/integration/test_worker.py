@@ -214,7 +214,7 @@ def test_state_lost_stops_the_worker_and_says_what_to_do(shop: Shop) -> None:
     with redis.Redis.from_url(shop.environ["PULSELINE_REDIS_URL"]) as client:
         keys = client.keys(f"{{{shop.names.app_id}*")
         assert keys
-        client.delete(*keys)  # type: ignore[misc]
+        client.delete(*keys)
     again = shop.worker()
     assert again.wait(30) == 1
     assert "StateLost" in shop.log()

@@ -39,8 +39,9 @@ def record(offset: int) -> Any:
 
 async def test_a_run_goes_through_faust_as_one_message_with_the_last_offset() -> None:
     """However many records, Faust sees one pseudo-record, one message and one event whose value is the run itself."""
-    run = Run(*CART, "claim", [record(7), record(8), record(12)])
-    ((tp, handed),) = RunScheduler().iterate({CART: run})
+    run = Run(CART.topic, CART.partition, "claim", [record(7), record(8), record(12)])
+    scheduler: Any = RunScheduler
+    ((tp, handed),) = scheduler().iterate({CART: run})
     message = message_of(tp, handed, generation=4)
     assert (message.topic, message.partition, message.offset, message.generation_id) == (*CART, 12, 4)
     app: Any = SimpleNamespace(create_event=lambda *fields: fields)
