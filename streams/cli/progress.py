@@ -8,6 +8,8 @@ from typing import Self
 import click
 
 PATIENCE_S = 1.5
+BETWEEN_LINES_S = 10.0
+"""Where each message is a line of its own, the next one waits longer."""
 
 
 class Waiting:
@@ -29,7 +31,9 @@ class Waiting:
     def tick(self, state: str = "") -> None:
         """Call this now and then while waiting; `state` is how far it is."""
         now_s = time.monotonic()
-        if now_s - self._said_s < PATIENCE_S:
+        said_before = self._said_s > self._begun_s
+        patience_s = BETWEEN_LINES_S if said_before and not sys.stderr.isatty() else PATIENCE_S
+        if now_s - self._said_s < patience_s:
             return
         self._said_s = now_s
         line = f"{self._what}: {state + ', ' if state else ''}{now_s - self._begun_s:.0f} s"

@@ -3,6 +3,7 @@
 import gc
 import os
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,8 +15,10 @@ from models.codec import codec_for
 from models.events import PageViewed
 from models.topics import INPUT_TOPICS
 from streams.errors import LogUnavailable
+from streams.producer.bulk import load_history
 from streams.producer.client import EngagementProducer, NotDelivered
 from streams.producer.encoding import InvalidEvent
+from streams.producer.plan import HARSH, Script, plan
 from tests.support.brokers import Brokers, create_topics, run_brokers
 
 pytestmark = [
@@ -213,3 +216,27 @@ def test_an_error_in_the_with_block_is_not_hidden_by_a_loss(breakable, names):
         assert "1 events were not delivered" in caught.value.__notes__[0]
     finally:
         breakable.kafka.resume()
+
+
+def test_a_history_loaded_in_bulk_is_what_the_sdk_would_have_sent(kafka_bootstrap, names):
+    """Every record of a plan is there once, with its own timestamp, in the partition of its key, in order."""
+    create_topics(
+        kafka_bootstrap,
+        *(names.topic(suffix) for suffix in INPUT_TOPICS),
+        partitions=PARTITIONS,
+        **{"message.timestamp.type": "CreateTime"},
+    )
+    script = Script(seed=5, events=3_000, stories=HARSH, dirty=0.02, duplicates=0.02, out_of_order=0.05)
+    planned = list(plan(script))
+    loaded = load_history(kafka_bootstrap, names.topic_prefix, planned, partitions=PARTITIONS)
+    assert loaded == len(planned)
+    for suffix in INPUT_TOPICS:
+        read = read_all(kafka_bootstrap, names.topic(suffix))
+        wanted = [record for record in planned if record.topic == suffix]
+        assert Counter((r.timestamp, r.key, r.value) for r in read) == Counter(
+            (r.send_ms, r.key, r.value) for r in wanted
+        )
+        for number in range(PARTITIONS):
+            stamps = [record.timestamp for record in read if record.partition == number]
+            assert stamps == sorted(stamps)
+        assert all(r.partition == (murmur2(r.key) & 0x7FFFFFFF) % PARTITIONS for r in read if r.key is not None)
