@@ -134,7 +134,7 @@ def _history(records: Iterator[Planned], sender: Sender, events: int) -> None:
 
 
 def _bulk(settings: Settings, records: Iterator[Planned], events: int) -> int:
-    from streams.producer.bulk import load_history
+    from streams.cli.bulk import load_history
 
     with Waiting("sending history") as waiting:
         return load_history(

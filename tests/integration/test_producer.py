@@ -14,8 +14,8 @@ from kafka import KafkaConsumer, TopicPartition
 from models.codec import codec_for
 from models.events import PageViewed
 from models.topics import INPUT_TOPICS
+from streams.cli.bulk import load_history
 from streams.errors import LogUnavailable
-from streams.producer.bulk import load_history
 from streams.producer.client import EngagementProducer, NotDelivered
 from streams.producer.encoding import InvalidEvent
 from streams.producer.plan import HARSH, Script, plan
