@@ -117,5 +117,4 @@ def _closed_part(carts: Carts, cart: Cart, time_ms: int) -> Outcome | None:
     outcome.last_touch_ms = cart.newest_touch_until(time_ms)
     outcome.trigger_ids, outcome.first_due_ms = [], None
     cart.keep_after(time_ms, staying)
-    carts.closed_part(cart.key)
     return outcome

@@ -40,8 +40,7 @@ def _open(carts: Carts, entry: Entry, decided: Decided) -> Cart:
     if len(carts.open) >= OPEN_CARTS_MAX:
         oldest = min(carts.open.values(), key=lambda cart: (cart.last_touch_ms, key_order(cart.key)))
         decided.steps_and_outcomes.append(end(carts, oldest, "expired", time_ms, decided))
-    cart = carts.open[key] = Cart(key, time_ms)
-    return cart
+    return carts.opened(key, time_ms)
 
 
 def _touch(carts: Carts, cart: Cart, entry: Entry, effect: Effect, action: Action, decided: Decided) -> None:

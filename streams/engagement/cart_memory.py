@@ -85,6 +85,13 @@ class Carts:
         self.ordered_ms = time_ms if self.ordered_ms is None else max(time_ms, self.ordered_ms)
         self._forget_ends()
 
+    def opened(self, key: CartKey, opened_ms: int) -> Cart:
+        """Open a cart."""
+        if key in self.ends:
+            self.ends[key].reopened_ms = opened_ms
+        cart = self.open[key] = Cart(key, opened_ms)
+        return cart
+
     def ended(self, cart: Cart, ended_ms: int, *, emptied: bool) -> None:
         """Close an open cart and remember its end."""
         del self.open[cart.key]
@@ -105,22 +112,16 @@ class Carts:
         """
         found = []
         for key in sorted(self.ends, key=key_order):
-            ended, since = self.ends[key], self.open.get(key)
+            ended = self.ends[key]
             if (
                 ended.emptied is not None
                 and ended.ended_ms <= order_ms <= ended.ended_ms + TAKE_OVER_MS
                 and (keys is None or key in keys)
-                and (since is None or since.opened_ms > order_ms)
+                and (ended.reopened_ms is None or ended.reopened_ms > order_ms)
             ):
                 found.append(ended.emptied)
                 self.ends[key] = Ended(order_ms, [used_ms for used_ms in ended.used if used_ms > order_ms], None)
         return found
-
-    def closed_part(self, key: CartKey) -> None:
-        """Note that a part of an open cart ended: a cart emptied before it is no longer the last one with its key."""
-        if key in self.ends:
-            self.ends[key].emptied = None
-            self._forget_ends()
 
     def _forget_ends(self) -> None:
         if not self.ends:

@@ -163,19 +163,24 @@ class Ended:
     """The last cart with a key, once it has ended: when, and the cart itself if it was emptied.
 
     used: touches after its end for which a trigger was made; a cart opened at one would make that trigger_id again.
+    reopened_ms: when the next cart with the key opened, None if none has.
     """
 
-    __slots__ = ("emptied", "ended_ms", "used")
+    __slots__ = ("emptied", "ended_ms", "reopened_ms", "used")
 
     def __init__(self, ended_ms: int, used: list[int], emptied: Cart | None) -> None:
         self.ended_ms = ended_ms
         self.used = used
         self.emptied = emptied
+        self.reopened_ms: int | None = None
 
     def pack(self) -> list[Any]:
-        return [self.ended_ms, self.used[:], None if self.emptied is None else self.emptied.pack()]
+        emptied = None if self.emptied is None else self.emptied.pack()
+        return [self.ended_ms, self.used[:], emptied, self.reopened_ms]
 
     @classmethod
     def unpack(cls, value: list[Any]) -> "Ended":
-        ended_ms, used, emptied = value
-        return cls(ended_ms, used[:], None if emptied is None else Cart.unpack(emptied))
+        ended_ms, used, emptied, reopened_ms = value
+        ended = cls(ended_ms, used[:], None if emptied is None else Cart.unpack(emptied))
+        ended.reopened_ms = reopened_ms
+        return ended

@@ -126,6 +126,7 @@ def test_a_line_is_known_by_product_id_else_by_name() -> None:
     """Lines: key product_id, else name; an empty string is a given product_id."""
     play = Play().fold(added(0, "p", name="n"), added(1, None, name="n"), added(2, None, name="p"), added(3, ""))
     assert play.quantities == {"": 1, "n": 1, "p": 2}
+    assert [line["product_id"] for line in play.cart["lines"]] == ["", None, "p"]
 
 
 @pytest.mark.parametrize(("quantity", "left"), [(1, 2), (2, 1)])

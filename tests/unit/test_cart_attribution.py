@@ -75,6 +75,15 @@ def test_state_does_not_depend_on_which_topic_is_read_first() -> None:
     assert len(packed) == 1
 
 
+@pytest.mark.parametrize(("again", "kept"), [((50, 50), 1), ((50, 51), 1), ((51, 50), 1), ((51, 49), 2), ((49, 51), 2)])
+def test_a_click_beaten_by_another_is_not_kept(again: tuple[int, int], kept: int) -> None:
+    """A second click of a trigger stays only where it is earlier, or was read at a lesser watermark."""
+    first = (IDS[0], 50, 50)
+    for order in ((first, (IDS[0], *again)), ((IDS[0], *again), first)):
+        clicks, _ = _after(order, Decided()).pack()
+        assert len(clicks) == kept
+
+
 def test_limits_keep_the_newest() -> None:
     """64 clicks, 8 recoveries, the newest of each."""
     attribution, decided = Attribution(), Decided()

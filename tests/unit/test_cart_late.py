@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from streams.engagement.cart_state import Cart
 from tests.support.cart_events import (
     DAY,
     HOUR,
@@ -287,6 +288,14 @@ def test_two_late_orders_split_one_cart_twice() -> None:
     assert (play.quantities, play.cart["opened_ms"]) == ({"c": 1}, 20)
 
 
+def test_touches_at_one_time_are_one() -> None:
+    """Own times since the opening, sorted, each once."""
+    cart = Cart(None, 0)
+    for touch_ms in (0, 5, 5, 3, 3, 0, -1):
+        cart.touched(touch_ms)
+    assert cart.touches == [0, 3, 5]
+
+
 def test_only_the_newest_64_touches_are_told_apart() -> None:
     """Beyond them a part's newest touch is the opening, and the oldest remaining touch the oldest one known."""
     play = Play().fold(added(0, "a"), *(added(n, "b") for n in range(10, 90))).advance(MINUTE)
@@ -321,11 +330,11 @@ def test_a_late_order_takes_over_what_it_would_have_taken_over() -> None:
     assert _order(play, 5 * MINUTE).last_touch_ms == T0 + 5 * MINUTE
 
 
-def test_a_cart_emptied_before_a_part_closed_is_not_taken_over() -> None:
-    """A cart with its key was opened since and ended in part: only the last one with a key can be taken over."""
+def test_opened_since_means_the_opening_not_what_a_late_order_left_of_it() -> None:
+    """A cart opened since prevents taking over from its opening on, also once a part of it has ended."""
     play = Play().fold(added(0), cleared(MINUTE), added(5 * MINUTE, "q"), added(8 * MINUTE, "r")).advance(HOUR).forget()
-    play.read(ordered(7 * MINUTE), ordered(6 * MINUTE))
-    assert [each.last_touch_ms - T0 for each in play.outcomes] == [5 * MINUTE]
+    play.read(ordered(7 * MINUTE), ordered(6 * MINUTE), ordered(5 * MINUTE - 1))
+    assert [each.last_touch_ms - T0 for each in play.outcomes] == [5 * MINUTE, 0]
 
 
 def test_a_late_order_before_a_clear_takes_nothing_over() -> None:

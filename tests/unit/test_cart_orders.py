@@ -213,10 +213,10 @@ def test_only_the_newest_128_orders_are_remembered() -> None:
 
 def test_an_order_is_known_for_exactly_thirty_days_whatever_follows() -> None:
     """Other orders do not make it forgotten early; a much older one with its id does not make it older."""
-    play = Play(cart_expiry_ms=90 * DAY).fold(ordered(0, "o"), added(30 * DAY - 1), ordered(30 * DAY, "x")).forget()
-    assert (
-        play.read(added(30 * DAY, event_id="a"), ordered(30 * DAY, "o", event_id="z")).advance(31 * DAY).outcomes == []
-    )
+    play = Play(order_scope="cart").fold(ordered(0, "o"), added(30 * DAY - 1, cart_id="a"))
+    play.fold(ordered(30 * DAY, "x", event_id="a", cart_id="b"))
+    play.read(ordered(30 * DAY, "o", event_id="z", cart_id="a"))
+    assert play.open_keys() == ["a"]
     play = Play().fold(ordered(40 * DAY, "o")).read(ordered(0, "o")).fold(added(50 * DAY))
     assert play.fold(ordered(50 * DAY + 1, "o")).outcomes == []
 
