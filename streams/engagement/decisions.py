@@ -58,10 +58,12 @@ class Outcome:
         return outcome_id(self.customer_id, self.cart_id, self.last_touch_ms, self.outcome, self.step)
 
 
-
 FACTS = {
     "order": "(order, currency, occurred_at_ms, orders, revenue_minor): signed changes in the bucket of the order",
-    "active": "(active, window, edge_ms, customers): signed change of distinct customers in the window that ends at edge_ms",
+    "active": "(active, window, edge_ms, customers, edges): signed change of the distinct customers in each of so many "
+    "windows in a row, the first of which ends at edge_ms",
+    "moved": "(moved, event type, from_ms, to_ms): a repeated order counts at an earlier time",
+    "session": "(session, last_ms, duration_ms, events, pages, cart_events, order_events): a session is final",
     "cart_fired": "(cart_fired, opened_ms, first_due_ms): the first step of a cart fired",
     "cart_ended_unfired": "(cart_ended_unfired, opened_ms): a cart ended before its first step fired",
     "cart_recovered": "(cart_recovered, first_due_ms, attributed, carts): signed change of recovered carts",

@@ -76,15 +76,6 @@ class Revision(NamedTuple):
         }
 
 
-def summed(tasks: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """The accumulators of several tasks added up."""
-    total: dict[str, int] = {}
-    for fields in tasks:
-        for field, value in fields.items():
-            total[field] = total.get(field, 0) + value
-    return total
-
-
 def least_watermarks(tasks: Iterable[Mapping[str, int]]) -> dict[str, int]:
     """Per channel the least watermark of all tasks; one that had no record yet (-1) holds nothing back."""
     least: dict[str, int] = {}
@@ -98,21 +89,11 @@ def least_watermarks(tasks: Iterable[Mapping[str, int]]) -> dict[str, int]:
 def evaluate(
     fields: Mapping[str, int], watermarks: Mapping[str, int], since: Mapping[str, int], state_since_ms: int
 ) -> list[MetricValue]:
-    """Every window worth publishing: the open one, those ended since the last publication, those that may still change.
-
-    fields: sums over all tasks; watermarks: by channel, least over all tasks; since: by channel, the watermarks of the
-    last publication (none: from the first bucket on). A watermark that went back counts as it was last published.
-    """
-    values: list[MetricValue] = []
-    for series in _all_series(fields).values():
-        channels = _channels(series.metric, series.dimensions)
-        known = [watermarks[channel] for channel in channels if channel in watermarks]
-        before = [since[channel] for channel in channels if channel in since]
-        if known:
-            watermark_ms = max(min(known), min(before, default=-1))
-            for window in series.metric.windows:
-                values += _values(series, window, watermark_ms, min(before, default=None), state_since_ms)
-    return values
+    """Every window worth publishing, of sums over all tasks; see `Totals.values`."""
+    totals = Totals()
+    for field, value in fields.items():
+        totals.add(field, value)
+    return totals.values(watermarks, since, state_since_ms)
 
 
 def revise(published: Mapping[str, Published], values: Iterable[MetricValue]) -> list[Revision]:
@@ -161,48 +142,113 @@ class _Sums:
 
 
 class _Series:
-    """A metric's buckets for one combination of dimension values; first_ms: the earliest of each level."""
+    """A metric's buckets for one combination of dimension values, and what was told of them."""
 
-    def __init__(self, metric: Metric, dimensions: Dimensions) -> None:
+    def __init__(self, metric: Metric, dimensions: Dimensions, shared: "_Buckets") -> None:
         self.metric = metric
-        self.dimensions = dimensions
-        self.buckets: dict[tuple[str, str], dict[int, int]] = {}
-        self.first_ms: dict[str, int] = {}
+        self.channels = _channels(metric, dimensions)
+        self.dimensions = dict(zip(metric.dimensions, dimensions, strict=True))
+        self.own: _Buckets = {}
+        self.shared = shared
+        self.changed: set[str] = set()
+        """Levels changed since they were told."""
+        self.told_at: dict[str, int] = {}
+        """Per window the bucket in which the watermark stood then."""
 
-    def put(self, level: str, part: str, start_ms: int, value: int) -> None:
-        self.buckets.setdefault((level, part), {})[start_ms] = value
-        self.first_ms[level] = min(self.first_ms.get(level, start_ms), start_ms)
+    def add(self, level: str, part: str, start_ms: int, amount: int) -> None:
+        """Add to one bucket; one that comes to nothing is gone."""
+        _add(self.own, level, part, start_ms, amount)
+        self.changed.add(level)
 
-    def sums(self, level: str, parts: tuple[str, ...]) -> _Sums:
+    def whole(self, level: str, parts: tuple[str, ...]) -> dict[int, int]:
+        """The parts' buckets of one level added up, by start."""
         whole: dict[int, int] = {}
         for part in parts:
-            for start_ms, value in self.buckets.get((level, part), {}).items():
-                whole[start_ms] = whole.get(start_ms, 0) + value
-        return _Sums(whole)
+            for buckets in (self.own, self.shared):
+                for start_ms, value in buckets.get((level, part), {}).items():
+                    whole[start_ms] = whole.get(start_ms, 0) + value
+        return whole
+
+    def due(self, window: str, watermark_ms: int) -> bool:
+        """Whether a window's numbers, or the edges it is told at, may be others than when it was last told."""
+        bucket_ms = WINDOWS[window].bucket_ms
+        at = watermark_ms // bucket_ms if bucket_ms else 0
+        told_before, self.told_at[window] = self.told_at.get(window), at
+        return told_before != at or _level(self.metric, window) in self.changed
 
 
-def _all_series(fields: Mapping[str, int]) -> dict[tuple[str, Dimensions], _Series]:
-    """One series per metric and dimension values; a part without dimensions belongs to all of its metric's."""
-    all_series: dict[tuple[str, Dimensions], _Series] = {}
-    for metric in REGISTRY.values():
-        for dimensions in metric.values or ():
-            all_series[metric.name, dimensions] = _Series(metric, dimensions)
-    shared = []
-    for field, value in fields.items():
+_Buckets = dict[tuple[str, str], dict[int, int]]
+"""By level and part, start -> number."""
+
+
+def _add(buckets: _Buckets, level: str, part: str, start_ms: int, amount: int) -> None:
+    row = buckets.setdefault((level, part), {})
+    value = row.get(start_ms, 0) + amount
+    if value:
+        row[start_ms] = value
+    else:
+        row.pop(start_ms, None)
+
+
+def _level(metric: Metric, window: str) -> str:
+    """The level of the buckets a window is made of."""
+    return window if _told_at_edges(metric) else LEVEL_OF_BUCKET[WINDOWS[window].bucket_ms]
+
+
+def _told_at_edges(metric: Metric) -> bool:
+    """Whether the facts of a metric name the windows themselves, by their ends."""
+    return any(source.window is not None for source in metric.sources)
+
+
+class Totals:
+    """The accumulators of all tasks, added up and kept from one publication to the next."""
+
+    def __init__(self) -> None:
+        self._shared: dict[str, _Buckets] = {name: {} for name in REGISTRY}
+        """Parts without dimensions of metrics that have some: they belong to each of the metric's series."""
+        self._series: dict[tuple[str, Dimensions], _Series] = {}
+        for metric in REGISTRY.values():
+            for dimensions in metric.values or ():
+                self._new(metric, dimensions)
+
+    def _new(self, metric: Metric, dimensions: Dimensions) -> _Series:
+        series = self._series[metric.name, dimensions] = _Series(metric, dimensions, self._shared[metric.name])
+        return series
+
+    def add(self, field: str, amount: int) -> None:
+        """Add to the number of an accumulator's name; one of a metric no longer known is nothing to add."""
         key = key_of(field)
-        found = REGISTRY.get(key.metric)
-        if found is None:
-            continue
-        if found.dimensions and not key.dimensions:
-            shared.append((key, value))
-            continue
-        series = all_series.setdefault((found.name, key.dimensions), _Series(found, key.dimensions))
-        series.put(key.level, key.part, key.start_ms, value)
-    for key, value in shared:
-        for (name, _), series in all_series.items():
-            if name == key.metric:
-                series.put(key.level, key.part, key.start_ms, value)
-    return all_series
+        metric = REGISTRY.get(key.metric)
+        if metric is None:
+            return
+        if metric.dimensions and not key.dimensions:
+            _add(self._shared[key.metric], key.level, key.part, key.start_ms, amount)
+            for (name, _), series in self._series.items():
+                if name == key.metric:
+                    series.changed.add(key.level)
+            return
+        found = self._series.get((key.metric, key.dimensions))
+        (found or self._new(metric, key.dimensions)).add(key.level, key.part, key.start_ms, amount)
+
+    def values(self, watermarks: Mapping[str, int], since: Mapping[str, int], state_since_ms: int) -> list[MetricValue]:
+        """Windows worth publishing: open, ended since the last publication, or such as may still change.
+
+        Left out are those told before of which nothing can have changed. watermarks: by channel, least over all tasks;
+        since: by channel, the watermarks of the last publication (none: from the first bucket on). A watermark that
+        went back counts as it was last published.
+        """
+        values: list[MetricValue] = []
+        for series in self._series.values():
+            known = [watermarks[channel] for channel in series.channels if channel in watermarks]
+            before = [since[channel] for channel in series.channels if channel in since]
+            if not known:
+                continue
+            watermark_ms = max(min(known), min(before, default=-1))
+            for window in series.metric.windows:
+                if series.due(window, watermark_ms):
+                    values += _values(series, window, watermark_ms, min(before, default=None), state_since_ms)
+            series.changed.clear()
+        return values
 
 
 def _channels(metric: Metric, dimensions: Dimensions) -> tuple[str, ...]:
@@ -217,19 +263,21 @@ def _values(
     series: _Series, window: str, watermark_ms: int, since_ms: int | None, state_since_ms: int
 ) -> Iterator[MetricValue]:
     """The metric over every window of one length that is worth publishing."""
-    metric, length_ms, bucket_ms = series.metric, WINDOWS[window].length_ms, WINDOWS[window].bucket_ms
-    told_at_edges = any(source.window is not None for source in metric.sources)
-    level = window if told_at_edges else LEVEL_OF_BUCKET[bucket_ms]
-    if level not in series.first_ms:
+    metric, length_ms = series.metric, WINDOWS[window].length_ms
+    level = _level(metric, window)
+    told_at_edges = _told_at_edges(metric)
+    rows = [series.whole(level, parts) for parts in (metric.numerator, metric.denominator or ())]
+    if not any(rows):
         return
-    numerators = series.sums(level, metric.numerator)
-    denominators = None if metric.denominator is None else series.sums(level, metric.denominator)
-    dimensions = dict(zip(metric.dimensions, series.dimensions, strict=True))
+    earliest_ms = min(start_ms for row in rows for start_ms in row)
+    numerators = _Sums(rows[0])
+    denominators = None if metric.denominator is None else _Sums(rows[1])
+    dimensions = series.dimensions
     prefix = metric_id(metric.name, dimensions, window, 0)[:-1]
     if window == SINCE_START:
         spans: Iterable[tuple[int, int, int, int]] = ((state_since_ms, watermark_ms, 0, 1),)
     else:
-        ends = _ends(metric, window, watermark_ms, since_ms, series.first_ms[level] - told_at_edges)
+        ends = _ends(metric, window, watermark_ms, since_ms, earliest_ms - told_at_edges)
         spans = ((end - length_ms, end, end if told_at_edges else end - length_ms, end + told_at_edges) for end in ends)
     for start_ms, end_ms, first_ms, last_ms in spans:
         yield MetricValue(

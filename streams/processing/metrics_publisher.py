@@ -6,15 +6,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from models.outputs import cloudevent_headers, metric_id
-from streams.engagement.metric_values import (
-    Published,
-    Revision,
-    evaluate,
-    least_watermarks,
-    outdated,
-    revise,
-    summed,
-)
+from streams.engagement.metric_values import Published, Revision, Totals, least_watermarks, outdated, revise
 from streams.errors import Fenced
 from streams.processing.book import unpack_book
 from streams.processing.plan import Plan
@@ -40,6 +32,7 @@ class MetricsPublisher:
     _claim: str | None = None
     _published: dict[str, Published] = field(default_factory=dict)
     _since: dict[str, int] = field(default_factory=dict)
+    _totals: Totals = field(default_factory=Totals)
     _read: dict[int, tuple[str | None, dict[str, int]]] = field(default_factory=dict)
 
     async def tick(self, tasks: Mapping[int, Task]) -> None:
@@ -59,8 +52,9 @@ class MetricsPublisher:
         if first:
             await self._load(owner)
         watermarks, since_ms = await self._books()
-        fields = summed([await self._accumulators(partition) for partition in range(self.plan.partitions)])
-        values = evaluate(fields, watermarks, self._since, since_ms)
+        for partition in range(self.plan.partitions):
+            await self._add_up(partition)
+        values = self._totals.values(watermarks, self._since, since_ms)
         revisions = revise(self._published, values)
         known = {revision.value.key for revision in revisions}
         repeated = [
@@ -70,9 +64,11 @@ class MetricsPublisher:
         ]
         changes = {revision.value.key: revision.published for revision in revisions}
         gone = [key for key in outdated(self._published, watermarks) if key not in changes]
-        if not await self._remember(owner, tasks, changes, gone, watermarks):
-            return
-        await self.log.publish([self._record(revision, since_ms) for revision in (*repeated, *revisions)])
+        # Whatever goes wrong from here on, the next turn begins anew: it loads what is remembered and repeats it.
+        self._claim = None
+        if await self._remember(owner, tasks, changes, gone, watermarks):
+            await self.log.publish([self._record(revision, since_ms) for revision in (*repeated, *revisions)])
+            self._claim = owner.claim
 
     async def _load(self, owner: Task) -> None:
         """Begin as the owner of task 0 with what was published before."""
@@ -80,7 +76,7 @@ class MetricsPublisher:
         packed = stored.pop(WATERMARKS_FIELD, None)
         self._since = {} if packed is None else msgspec.json.decode(packed, type=dict[str, int])
         self._published = {key: msgspec.msgpack.decode(value, type=Published) for key, value in stored.items()}
-        self._read, self._claim = {}, owner.claim
+        self._read, self._totals, self._claim = {}, Totals(), owner.claim
 
     async def _books(self) -> tuple[dict[str, int], int]:
         """Least watermark of each channel over all tasks, and when the oldest state began.
@@ -97,19 +93,17 @@ class MetricsPublisher:
         watermarks = least_watermarks([book.watermarks(self.plan.inputs) for book in books])
         return watermarks, min(book.since_ms for book in books)
 
-    async def _accumulators(self, partition: int) -> dict[str, int]:
-        """All accumulators of a task; only the changed ones travel."""
+    async def _add_up(self, partition: int) -> None:
+        """Take what changed in a task's accumulators into the totals; only that travels."""
         ver, fields = self._read.get(partition, (None, {}))
         read = await self.store.accumulators_changed(partition, ver)
-        if read.whole:
-            fields = {}
-        for name, value in read.fields.items():
-            if value is None:
-                fields.pop(name, None)
-            else:
+        gone = dict.fromkeys(fields.keys() - read.fields.keys()) if read.whole else {}
+        for name, value in {**gone, **read.fields}.items():
+            before = fields.pop(name, 0)
+            if value is not None:
                 fields[name] = value
+            self._totals.add(name, (value or 0) - before)
         self._read[partition] = (read.ver, fields)
-        return fields
 
     async def _remember(
         self,

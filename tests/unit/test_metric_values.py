@@ -10,11 +10,11 @@ from streams.engagement.accumulators import Accumulators
 from streams.engagement.metric_values import (
     MetricValue,
     Published,
+    Totals,
     evaluate,
     least_watermarks,
     outdated,
     revise,
-    summed,
 )
 
 MINUTE_MS = 60_000
@@ -227,8 +227,32 @@ def test_windows_beyond_revision_are_forgotten() -> None:
     assert all_key not in outdated(published, dict.fromkeys(ALL, T0 + 999 * DAY_MS))
 
 
-def test_tasks_add_up_and_the_slowest_holds_back() -> None:
-    """Sums over tasks; least watermark per topic, a topic without records holding nothing back."""
-    assert summed([{"a": 1, "b": 2}, {"b": 3}]) == {"a": 1, "b": 5}
+def test_the_slowest_task_holds_back() -> None:
+    """The least watermark per topic, a topic without records holding nothing back."""
     assert least_watermarks([{"cart": 5, "email": -1}, {"cart": 3, "social": 9}]) == {"cart": 3, "social": 9}
     assert least_watermarks([]) == {}
+
+
+def test_totals_kept_from_turn_to_turn_equal_totals_from_scratch() -> None:
+    """What is told in turns, each only what may have changed, ends as what is told at once."""
+    totals = Totals()
+    told: dict[str, object] = {}
+    stored: dict[str, int] = {}
+    for turn in range(50):
+        field, amount = f'events|["x.cart.v1","cart_viewed"]|events|1h|{T0 + turn % 7 * HOUR_MS}', turn - 20
+        stored[field] = stored.get(field, 0) + amount
+        totals.add(field, amount)
+        now = dict.fromkeys(ALL, T0 + turn * HOUR_MS // 3)
+        told |= {value.key: value[6:9] for value in totals.values(now, {}, T0)}
+        assert told == {value.key: value[6:9] for value in evaluate(stored, now, {}, T0)}
+
+
+def test_totals_tell_nothing_twice() -> None:
+    """A window whose numbers and edges are as they were told is left out."""
+    totals = Totals()
+    for field, value in fields(order(T0, 100)).items():
+        totals.add(field, value)
+    now = dict.fromkeys(ALL, T0 + HOUR_MS)
+    assert totals.values(now, {}, T0)
+    assert totals.values(now, {}, T0) == []
+    assert totals.values(dict.fromkeys(ALL, T0 + 2 * HOUR_MS), {}, T0)

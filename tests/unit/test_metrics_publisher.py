@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from streams.errors import LogUnavailable
 from streams.processing.metrics_publisher import MetricsPublisher
 from tests.support.world import Worker, World
 
@@ -115,3 +116,20 @@ async def test_every_task_learns_how_far_metrics_are_published() -> None:
     assert task.published_watermarks == {"clickstream": world.clock.now_ms - 2_000}
     await metrics.tick({7: task})
     assert task.published_watermarks == {"clickstream": world.clock.now_ms - 2_000}
+
+
+async def test_what_could_not_be_sent_is_sent_the_next_time() -> None:
+    """Remembered, then refused by Kafka: the next turn repeats it under the same revision."""
+    world = World()
+    worker = await world.started()
+    metrics = publisher(world, worker)
+    world.send("page_viewed", url="/")
+    await world.settle(worker)
+    worker.log.fail_next.append("publish")
+    with pytest.raises(LogUnavailable):
+        await metrics.tick(worker.processor.tasks)
+    remembered = len(await world.store.published()) - 1
+    world.broker.outputs[METRICS].clear()
+    await metrics.tick(worker.processor.tasks)
+    assert len(world.published(METRICS)) == remembered > 0
+    assert {record["revision"] for record in world.published(METRICS)} == {1}
