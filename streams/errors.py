@@ -1,22 +1,23 @@
 """Every error Pulseline raises on purpose, in one tree.
 
 PulselineError
-├── Retriable                    wait and try again; the processor does so by itself
-│   ├── StoreUnavailable         Redis does not answer            -> check Redis; nothing is lost
-│   ├── LogUnavailable           Kafka does not answer            -> check Kafka; nothing is lost
-│   └── Fenced                   another worker, or a failover, moved the task on; claimed again by itself
-└── Fatal                        the worker stops; a person decides
-    ├── InvalidSettings          a setting is unknown, malformed or contradicts another -> correct it
-    ├── DeploymentMismatch       the stored state belongs to another deployment         -> same partitions/group/topics, or another APP_ID
-    ├── StateLost                Kafka has offsets, Redis has no state                  -> restore a backup of Redis, or `pulseline worker --rebuild`
-    ├── StateGap                 the log no longer reaches back to the stored position  -> restore a newer backup, or on_gap=continue
-    ├── LogMismatch              the log is not the one the state was made from         -> check KAFKA_BOOTSTRAP and topics
-    ├── NewerSchema              the state was written by a newer Pulseline             -> upgrade this worker
-    ├── TooManyFences            more than three fences in a minute                     -> see the reasons logged before; exit code 75
-    ├── UnsafeStore              Redis would drop state (eviction policy)               -> maxmemory-policy noeviction
-    ├── TopicProblem             an input topic is missing or has another partition count -> `pulseline topics apply`
-    ├── SplitTask                a task's topics were assigned to two workers           -> same PARTITIONS for all input topics
-    └── ReadOnlyTable            somebody wrote to a task's state outside its commit    -> send an event instead
+├── Retriable               wait and try again; the processor does so by itself
+│   ├── StoreUnavailable    Redis does not answer -> check Redis; nothing is lost
+│   ├── LogUnavailable      Kafka does not answer -> check Kafka; nothing is lost
+│   └── Fenced              another worker, or a failover, moved the task on -> nothing: it is claimed again
+├── Fatal                   the worker stops; a person decides
+│   ├── InvalidSettings     a setting is unknown, malformed or contradicts another -> correct it
+│   ├── DeploymentMismatch  the state belongs to another deployment -> its partitions and topics, or another APP_ID
+│   ├── StateLost           Kafka has offsets, Redis no state -> restore Redis, or `pulseline worker --rebuild on`
+│   ├── StateGap            the log starts after the stored position -> a newer backup, or ON_GAP=continue
+│   ├── LogMismatch         the log is not the one the state was made from -> check KAFKA_BOOTSTRAP and topics
+│   ├── NewerSchema         the state was written by a newer version -> upgrade this worker
+│   ├── TooManyFences       more than three fences in a minute -> the reasons are in the log; exit code 75
+│   ├── UnsafeStore         Redis may drop state, or is too old -> maxmemory-policy noeviction, Redis >= 6.2
+│   ├── TopicProblem        a topic is missing or has another partition count -> `pulseline topics apply`
+│   ├── SplitTask           a task's topics went to two workers -> the same partition count for all input topics
+│   └── ReadOnlyTable       a write to the customers table -> send an event instead
+└── StackProblem            the local stack cannot come up (streams.stack) -> the message says what is missing
 """
 
 

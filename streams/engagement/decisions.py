@@ -10,7 +10,8 @@ from models.outputs import OutcomeName, outcome_id, trigger_id
 class DueStep:
     """A step of an abandoned cart that fired; becomes a trigger, or at the cut a suppressed outcome.
 
-    Times in epoch ms, money in minor units; items are dicts of product_id, name, quantity, unit_price_minor, url, image_url.
+    Times in epoch ms, money in minor units; items are dicts of product_id, name, quantity, unit_price_minor, url and
+    image_url.
     """
 
     customer_id: str
