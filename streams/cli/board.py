@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SHOWN_MAX = 8
+SHOWN_WINDOW = "24h"
 FRAME_LINES = 23
 """Lines of the screen that are no rows of its three tables."""
 REMEMBERED_MAX = 10_000
@@ -166,7 +167,12 @@ class Board:
 
     def _metrics(self, rows: int) -> "Table":
         table = _table("Metrics", "metric", "of", "window", "value")
-        for (name, dimensions, window), each in sorted(self.metrics.items())[:rows]:
+        # The many kinds of events come last, where there is room.
+        shown = sorted(
+            (key for key in self.metrics if key[2] == SHOWN_WINDOW), key=lambda key: (key[0] == "events", key)
+        )
+        for name, dimensions, window in shown[:rows]:
+            each = self.metrics[name, dimensions, window]
             value = "-" if each["value"] is None else f"{each['value']:,.4g} {each['unit']}"
             table.add_row(name, " ".join(json.loads(dimensions).values()), window, value)
         return table
