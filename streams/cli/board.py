@@ -30,6 +30,18 @@ def money(minor: int | None, currency: str | None) -> str:
     return "" if minor is None else f"{minor / 100:,.2f} {currency or ''}".strip()
 
 
+def worth(metric: dict[str, Any]) -> str:
+    """A metric's value in its unit, as people read it."""
+    value, unit = metric["value"], metric["unit"]
+    if value is None:
+        return "-"
+    if unit == "ratio":
+        return f"{value:.1%}"
+    if unit == "minor units":
+        return money(round(value), metric["dimensions"].get("currency"))
+    return f"{value:,.4g} {unit}"
+
+
 @dataclass(slots=True)
 class Board:
     """Counts of everything seen, and the newest of each kind; `take` returns a plain line for what is worth one."""
@@ -173,8 +185,7 @@ class Board:
         )
         for name, dimensions, window in shown[:rows]:
             each = self.metrics[name, dimensions, window]
-            value = "-" if each["value"] is None else f"{each['value']:,.4g} {each['unit']}"
-            table.add_row(name, " ".join(json.loads(dimensions).values()), window, value)
+            table.add_row(name, " ".join(json.loads(dimensions).values()), window, worth(each))
         return table
 
 

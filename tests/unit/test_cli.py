@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from streams.cli import COMMANDS, main
 from streams.cli.ask import explanation
-from streams.cli.board import Board, money
+from streams.cli.board import Board, money, worth
 from streams.cli.progress import Waiting
 from streams.settings import names
 
@@ -128,6 +128,15 @@ def test_bad_options_are_usage_errors(arguments):
 def test_amounts_are_written_for_people():
     """Minor units become an amount with its currency, if there is one."""
     assert (money(123_456, "EUR"), money(99, None), money(None, "EUR")) == ("1,234.56 EUR", "0.99", "")
+
+
+def test_metrics_are_written_in_their_unit():
+    """Ratios as per cent, money with its currency, the rest as it is; a null value is a dash."""
+    metric = {"unit": "ratio", "value": 0.4771, "dimensions": {}}
+    assert worth(metric) == "47.7%"
+    assert worth(metric | {"value": None}) == "-"
+    assert worth(metric | {"unit": "minor units", "value": 1_234.4, "dimensions": {"currency": "EUR"}}) == "12.34 EUR"
+    assert worth(metric | {"unit": "events", "value": 12}) == "12 events"
 
 
 TRIGGER = {
