@@ -6,7 +6,9 @@ account of every record, the group's offsets, and the accumulators of the metric
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -88,128 +90,127 @@ def test_a_history_read_under_fire_equals_the_fold(own_brokers: Brokers, deploy:
     records = planned()
     deployment = deploy(own_brokers, PARTITIONS="8", **SLOW)
     fire = Fire(deployment, records)
+    begun = time.monotonic()
     fire.open()
-    fire.killed_by_its_failpoint("before publish", then="")
-    fire.kill(then="offsets:60")
-    fire.killed_by_its_failpoint("before the offsets", then="")
+    fire.killed_by_its_failpoint("before publish")
+    fire.kill(then="offsets:20")
+    fire.killed_by_its_failpoint("before the offsets")
     fire.freeze()
     fire.restart_redis()
-    fire.kill(then="")
+    fire.kill()
     fire.kill_redis()
-    fire.kill(then="exec:60")
-    fire.killed_by_its_failpoint("before EXEC", then="")
+    fire.kill(then="exec:20")
+    fire.killed_by_its_failpoint("before EXEC")
     fire.cease()
+    print(f"under fire for {time.monotonic() - begun:.0f} s")
     findings = judged(deployment)
     assert findings.ok, f"{findings.text()}\n{deployment.logs()}"
     assert sum(worker.process.returncode == -9 for worker in deployment.workers) == 6
 
 
 class Fire:
-    """Two workers under fire: each fault comes with a wave of records, and is over when all tasks go on.
+    """Two workers under fire: each fault hits while a wave of records arrives, and is over when all tasks go on.
 
-    Where a replacement is started with a failpoint, it dies by itself later.
+    Where a replacement is started with a failpoint, it dies by itself in the next wave.
     """
 
-    FAULTS = 9
-    WAVE_PER_S = 1_500.0
+    WAVES = 9
+    WAVE_S = 12.0
     FROZEN_S = 8.0
 
     def __init__(self, deployment: Deployment, records: list[Planned]) -> None:
-        self.deployment, self.records, self.faults = deployment, records, 0
-        self.wave_records = len(records) * 8 // 10 // self.FAULTS
+        self.deployment, self.records, self.waves = deployment, records, 0
+        self.wave_records = len(records) * 8 // 10 // self.WAVES
         self.workers: list[WorkerProcess] = []
         """The two at work, the older first."""
 
     def open(self) -> None:
         """A part of the history is there before the workers are; the second will die before it publishes."""
-        deployment = self.deployment
-        self.loaded = len(self.records) - self.FAULTS * self.wave_records
-        deployment.load(self.records[: self.loaded])
-        self.workers = [deployment.start(), deployment.start(FAILPOINT="publish:60")]
-        self._wave()
-        deployment.wait("both have tasks", lambda: all(worker.assigned for worker in self.workers))
+        self.loaded = len(self.records) - self.WAVES * self.wave_records
+        self.deployment.load(self.records[: self.loaded])
+        self.workers = [self.deployment.start(), self.deployment.start(FAILPOINT="publish:20")]
+        self.deployment.wait("both have tasks", lambda: all(worker.assigned for worker in self.workers))
 
-    def _wave(self) -> None:
-        """Let the next records arrive meanwhile."""
+    @contextmanager
+    def _wave(self) -> Iterator[None]:
+        """Let the next records arrive, and a fault happen once they do."""
         wave = self.records[self.loaded : self.loaded + self.wave_records]
         self.loaded += len(wave)
-        self.arriving = self.deployment.load_meanwhile(wave, self.WAVE_PER_S)
+        self.waves += 1
+        before = self.deployment.records_read()
+        arriving = self.deployment.load_meanwhile(wave, len(wave) / self.WAVE_S)
+        self.deployment.wait("the wave", lambda: self.deployment.records_read() != before)
+        yield
+        arriving.join()
+        self.deployment.wait_shared(*self.workers)
 
-    def _over(self, what: str, recovered_s: float) -> None:
-        """The fault is over: say so, and let the rest of its wave arrive."""
-        assert self.arriving.is_alive() or self.deployment.records_read() != self.deployment.loaded, (
-            f"{what}: came late"
-        )
+    def _say(self, what: str, recovered_s: float) -> None:
         behind = sum(self.deployment.loaded.values()) - sum(self.deployment.records_read().values())
         print(f"{what}: tasks went on after {recovered_s:.1f} s, {behind} records behind")
-        self.arriving.join()
-        self.faults += 1
-        if self.faults < self.FAULTS:
-            self._wave()
 
     def _replace(self, dead: WorkerProcess, then: str) -> None:
         self.workers.remove(dead)
-        settings = {"FAILPOINT": then} if then else {}
-        self.workers.append(self.deployment.start(**settings))
-        self.deployment.wait_shared(*self.workers)
+        self.workers.append(self.deployment.start(**({"FAILPOINT": then} if then else {})))
 
-    def kill(self, then: str) -> None:
+    def kill(self, then: str = "") -> None:
         """kill -9 the older one; the replacement will die at the failpoint `then`, if one is named."""
-        victim = self.workers[0]
-        tasks = victim.assigned
-        victim.kill()
-        recovered_s = self.deployment.wait_moved(tasks)
-        self._over(f"kill -9 of worker {victim.number} with tasks {sorted(tasks)}", recovered_s)
-        self._replace(victim, then)
+        with self._wave():
+            victim = self.workers[0]
+            tasks = victim.assigned
+            victim.kill()
+            recovered_s = self.deployment.wait_moved(tasks)
+            self._say(f"kill -9 of worker {victim.number} with tasks {sorted(tasks)}", recovered_s)
+            self._replace(victim, then)
 
-    def killed_by_its_failpoint(self, where: str, then: str) -> None:
+    def killed_by_its_failpoint(self, where: str) -> None:
         """The younger one dies inside a commit."""
-        victim = self.workers[1]
-        self.deployment.wait(f"worker {victim.number} dies {where}", lambda: not victim.running)
-        tasks = victim.assigned
-        recovered_s = self.deployment.wait_moved(tasks)
-        self._over(f"kill -9 {where} of worker {victim.number} with tasks {sorted(tasks)}", recovered_s)
-        self._replace(victim, then)
+        with self._wave():
+            victim = self.workers[1]
+            self.deployment.wait(f"worker {victim.number} dies {where}", lambda: not victim.running)
+            tasks = victim.assigned
+            recovered_s = self.deployment.wait_moved(tasks)
+            self._say(f"kill -9 {where} of worker {victim.number} with tasks {sorted(tasks)}", recovered_s)
+            self._replace(victim, "")
 
     def freeze(self) -> None:
         """SIGSTOP beyond the session, then SIGCONT: the zombie has to find out, and comes back."""
-        frozen, begun = self.workers[0], time.monotonic()
-        tasks = frozen.assigned
-        frozen.freeze()
-        recovered_s = self.deployment.wait_moved(tasks)
-        time.sleep(max(0.0, begun + self.FROZEN_S - time.monotonic()))
-        frozen.wake()
-        self._over(f"SIGSTOP of worker {frozen.number} with tasks {sorted(tasks)}", recovered_s)
-        self.deployment.wait_shared(*self.workers)
+        with self._wave():
+            frozen, begun = self.workers[0], time.monotonic()
+            tasks = frozen.assigned
+            frozen.freeze()
+            recovered_s = self.deployment.wait_moved(tasks)
+            time.sleep(max(0.0, begun + self.FROZEN_S - time.monotonic()))
+            frozen.wake()
+            self._say(f"SIGSTOP of worker {frozen.number} with tasks {sorted(tasks)}", recovered_s)
 
     def restart_redis(self) -> None:
         """Redis is shut down in order and started again."""
-        server: Any = self.deployment.brokers.redis
-        before, begun = self.deployment.records_read(), time.monotonic()
-        server.stop()
-        time.sleep(1)
-        server.start()
-        self._all_moved("Redis restarted", before, begun)
+        with self._wave():
+            server: Any = self.deployment.brokers.redis
+            before, begun = self.deployment.records_read(), time.monotonic()
+            server.stop()
+            time.sleep(1)
+            server.start()
+            self._all_moved("Redis restarted", before, begun)
 
     def kill_redis(self) -> None:
         """kill -9 of Redis, and the end of its append-only file is lost, as in a power cut."""
-        server = self.deployment.brokers.redis
-        before, begun = self.deployment.records_read(), time.monotonic()
-        server.kill()
-        lost = lose_tail(server, TAIL_BYTES)
-        server.start()
-        after = self.deployment.records_read()
-        undone = sum((before - after).values())
-        self._all_moved(f"Redis killed, {lost} bytes and {undone} records of its state lost", before, begun)
+        with self._wave():
+            server = self.deployment.brokers.redis
+            before, begun = self.deployment.records_read(), time.monotonic()
+            server.kill()
+            lost = lose_tail(server, TAIL_BYTES)
+            server.start()
+            undone = sum((before - self.deployment.records_read()).values())
+            self._all_moved(f"Redis killed, {lost} bytes and {undone} records of its state lost", before, begun)
 
-    def _all_moved(self, what: str, before: Any, begun: float) -> None:
+    def _all_moved(self, what: str, before: Counter[int], begun: float) -> None:
         self.deployment.wait_moved(range(self.deployment.settings.partitions), before)
-        self._over(what, time.monotonic() - begun)
-        self.deployment.wait_shared(*self.workers)
+        self._say(what, time.monotonic() - begun)
 
     def cease(self) -> None:
         """Let everything be read in peace."""
-        assert self.faults == self.FAULTS
+        assert self.waves == self.WAVES
         print(f"all read {self.deployment.wait_read(600):.1f} s after the last fault")
 
 

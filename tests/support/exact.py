@@ -34,7 +34,7 @@ class Findings:
         lines = [
             self.verdict.text(),
             f"account {dict(account)}; {len(self.result.triggers)} triggers, outcomes {dict(outcomes)}",
-            f"{self.accumulators} accumulators, {len(self.metrics)} differ; {self.active_short} hours of active ones short",
+            f"{self.accumulators} totals, {len(self.metrics)} differ; {self.active_short} of active customers short",
             *self.metrics[:10],
         ]
         return "\n".join(lines)
