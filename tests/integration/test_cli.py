@@ -80,6 +80,12 @@ def await_trigger(settings: Settings) -> dict:
     raise AssertionError("no trigger within 30 s")
 
 
+def test_a_guarantee_that_is_not_built_is_refused(environ):
+    """exactly_once is a known value, but no worker starts with it: exit code 2 and a message."""
+    refused = pulseline(environ, "worker", "--processing-guarantee", "exactly_once", "--commit-interval", "1s")
+    assert (refused.returncode, "exactly_once" in refused.stderr, "Traceback" in refused.stderr) == (2, True, False)
+
+
 def test_an_abandoned_cart_is_watched_explained_and_shown(settings, environ, worker):
     """Five lines of SDK make a trigger; watch shows it live, explain says why, customer shows the cart it is about."""
     assert worker.poll() is None

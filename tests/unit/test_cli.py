@@ -77,7 +77,6 @@ def test_the_running_stack_is_found(tmp_path):
         (("config", "--lateness", "soon"), {}, "PULSELINE_LATENESS=soon is not accepted"),
         (("worker",), {"PULSELINE_LATENES": "1s"}, "Did you mean PULSELINE_LATENESS"),
         (("worker", "--cart-steps", "1h,15m"), {}, "strictly increasing"),
-        (("worker", "--processing-guarantee", "exactly_once"), {}, "exactly_once"),
         (("topics", "check", "--partitions", "none"), {}, "PULSELINE_PARTITIONS"),
     ],
 )
