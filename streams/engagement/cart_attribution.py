@@ -35,6 +35,7 @@ class Attribution:
                 self.recoveries[index] = (order_ms, first_due_ms, [], True)
                 decided.facts.append(("cart_recovered", first_due_ms, False, -1))
                 decided.facts.append(("cart_recovered", first_due_ms, True, 1))
+        self.recoveries.sort()
 
     def recovered(self, order_ms: int, first_due_ms: int, trigger_ids: list[str], decided: Decided) -> None:
         """Take in a recovered cart. Fact: one more recovery, attributed by the clicks read so far or not."""

@@ -38,6 +38,8 @@ class Claims:
             self._checked(partition, unpack_book(stored.meta), bounds)
         ver = token_hex(8)
         claimed = await self.store.claim(partition, ver)
+        # Asked again: until the claim the predecessor may have applied and committed records that came meanwhile.
+        bounds = await self.log.bounds(partition)
         book = self._checked(partition, unpack_book(claimed.meta), bounds)
         self._adopt_topics(book, bounds)
         known = {topic: offset or 0 for topic, offset in (await self.log.committed(partition)).items()}

@@ -79,15 +79,16 @@ class Processor:
         """Commit what the tasks hold, within deadline_ms, then forget them."""
         owned = [task for partition in partitions if (task := self.tasks.get(partition)) is not None]
         commits = [asyncio.create_task(self._last_commit(task)) for task in owned]
-        if commits:
-            _, late = await asyncio.wait(commits, timeout=deadline_ms / 1_000)
+        try:
+            if commits:
+                await asyncio.wait(commits, timeout=deadline_ms / 1_000)
+        finally:
+            late = [commit for commit in commits if not commit.done()]
             for commit in late:
                 commit.cancel()
-            if late:
-                logger.warning(
-                    "%d tasks were released before their last commit was confirmed; it is replayed", len(late)
-                )
-        self.forget(partitions)
+            self.forget(partitions)
+        if late:
+            logger.warning("%d tasks were released before their last commit was confirmed; it is replayed", len(late))
 
     async def stop(self) -> None:
         """Forget everything and end the background work."""
@@ -126,11 +127,16 @@ class Processor:
                     task.apply(read)
                     self._failures_in_row = 0
             except FingerprintMismatch as mismatch:
+                self.forget((run.partition,))
                 self.on_fatal(self._claims.mismatch(mismatch))
             except HandlerFailed as failure:
                 self._handler_failed(task, failure)
             except Fenced as reason:
                 self._fenced(task, reason)
+            except Exception:
+                # The run is dropped, perhaps half applied: the next one must not be applied on top of that.
+                self.forget((run.partition,))
+                raise
             if task.full:
                 self._wake[run.partition].set()
 
@@ -143,6 +149,7 @@ class Processor:
         read = task.read(run)
         backoff = BACKOFF_FIRST_MS
         while self._current(run) is task:
+            vers = task.vers()
             try:
                 await self._page_timers(task, read)
                 missing = task.missing(read)
@@ -150,9 +157,11 @@ class Processor:
                     break
                 task.take(await self.store.load(task.partition, task.vers(), missing))
             except Retriable as error:
-                if isinstance(error, Fenced):
+                if not isinstance(error, Fenced):
+                    backoff = await self._back_off(backoff, "load", error)
+                elif task.vers() == vers:
                     raise
-                backoff = await self._back_off(backoff, "load", error)
+                # Else a commit of this very task may have come between the question and the answer: ask again.
         return read
 
     async def _page_timers(self, task: Task, read: Read) -> None:
@@ -221,10 +230,13 @@ class Processor:
                 await self._punctuator.maybe(task)
         except Fenced as reason:
             self._fenced(task, reason)
-        except Exception as error:
-            if not isinstance(error, Fatal):
-                logger.exception("the commit of task %d broke", partition)
-            self.on_fatal(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it stops the worker, aloud
+            self._broken(task, error)
+
+    def _broken(self, task: Task, error: Exception) -> None:
+        if not isinstance(error, Fatal):
+            logger.error("the commit of task %d broke", task.partition, exc_info=error)
+        self.on_fatal(error)
 
     async def _publish_metrics(self) -> None:
         """Publish live metrics each interval while this worker owns task 0."""
@@ -243,6 +255,8 @@ class Processor:
             await self._commit(task)
         except Fenced as reason:
             logger.warning("task %d was fenced at its last commit (%s)", task.partition, reason)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it stops the worker, aloud
+            self._broken(task, error)
 
     async def _commit(self, task: Task) -> None:
         """One commit: rejected, EXEC, outputs, offsets; each step repeated until it succeeds or the task is fenced."""
@@ -253,12 +267,23 @@ class Processor:
             if cut is None:
                 await self._retry("compare", lambda: self._compare(task))
                 return
-            await self._step("rejected", task, lambda: self.log.publish(cut.rejected), skip=not cut.rejected)
-            await self._step("exec", task, lambda: self.store.commit(cut.commit))
-            task.written(cut)
-            await self._publish_and_commit_offsets(task, cut)
-            task.confirmed(cut)
+            try:
+                await self._carry_out(task, cut)
+            except Fenced:
+                raise
+            except BaseException:
+                # What was cut is nowhere else in memory: a later commit would move the positions past it for good.
+                if self.tasks.get(task.partition) is task:
+                    self.forget((task.partition,))
+                raise
             self._drained[task.partition].set()
+
+    async def _carry_out(self, task: Task, cut: Cut) -> None:
+        await self._step("rejected", task, lambda: self.log.publish(cut.rejected), skip=not cut.rejected)
+        await self._step("exec", task, lambda: self.store.commit(cut.commit))
+        task.written(cut)
+        await self._publish_and_commit_offsets(task, cut)
+        task.confirmed(cut)
 
     async def _publish_and_commit_offsets(self, task: Task, cut: Cut) -> None:
         await self._step("publish", task, lambda: self.log.publish(cut.outputs), skip=not cut.outputs)
