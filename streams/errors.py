@@ -17,7 +17,11 @@ PulselineError
 │   ├── TopicProblem        a topic is missing or has another partition count -> `pulseline topics apply`
 │   ├── SplitTask           a task's topics went to two workers -> the same partition count for all input topics
 │   └── ReadOnlyTable       a write to the customers table -> send an event instead
-└── StackProblem            the local stack cannot come up (streams.stack) -> the message says what is missing
+├── InvalidEvent            an event the SDK refuses to send (streams.producer) -> the message names the field
+├── NotDelivered            events the SDK could not deliver (streams.producer) -> send those it lists again
+├── StackProblem            the local stack cannot come up (streams.stack) -> the message says what is missing
+├── DemoProblem             the demo cannot run or did not show what it should (streams.cli) -> its table says what
+└── Unknown                 no such customer or trigger (streams.cli)
 """
 
 
