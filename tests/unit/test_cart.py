@@ -57,6 +57,7 @@ def test_a_customer_has_one_cart_for_each_id_and_an_implicit_one() -> None:
     """The key is (customer, cart_id); without cart_id one implicit cart."""
     play = Play().fold(added(0), added(1, cart_id="b"), added(2, cart_id="a"), added(3, cart_id="b"))
     assert play.open_keys() == [None, "a", "b"]
+    assert Play().fold(added(0, cart_id="a"), added(1)).open_keys() == [None, "a"]
 
 
 @pytest.mark.parametrize("type_", ["checkout_started", "checkout_step_completed", "payment_info_entered"])

@@ -10,7 +10,7 @@ import pytest
 from streams.engagement.cart_attribution import Attribution
 from streams.engagement.decisions import Decided
 
-IDS = [f"{n:032x}" for n in range(200)]
+IDS = ["0123456789abcdef" * 2, *(f"{n:032x}" for n in range(1, 200))]
 
 
 def _after(happenings: Iterable[tuple[Any, ...]], decided: Decided) -> Attribution:
