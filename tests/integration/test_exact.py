@@ -125,11 +125,11 @@ class Fire:
         """The two at work, the older first."""
 
     def open(self) -> None:
-        """A part of the history is there before the workers are; the second will die before it publishes."""
+        """A part of the history arrives at once; the second worker will die before it publishes."""
+        self.workers = [self.deployment.start(), self.deployment.start(FAILPOINT="publish:20")]
+        self.deployment.wait_shared(*self.workers)
         self.loaded = len(self.records) - self.WAVES * self.wave_records
         self.deployment.load(self.records[: self.loaded])
-        self.workers = [self.deployment.start(), self.deployment.start(FAILPOINT="publish:20")]
-        self.deployment.wait("both have tasks", lambda: all(worker.assigned for worker in self.workers))
 
     @contextmanager
     def _wave(self) -> Iterator[None]:
@@ -142,14 +142,14 @@ class Fire:
         self.deployment.wait("the wave", lambda: self.deployment.records_read() != before)
         yield
         arriving.join()
-        self.deployment.wait_shared(*self.workers)
+        if len(self.workers) == 2:
+            self.deployment.wait_shared(*self.workers)
 
     def _say(self, what: str, recovered_s: float) -> None:
         behind = sum(self.deployment.loaded.values()) - sum(self.deployment.records_read().values())
         print(f"{what}: tasks went on after {recovered_s:.1f} s, {behind} records behind")
 
-    def _replace(self, dead: WorkerProcess, then: str) -> None:
-        self.workers.remove(dead)
+    def _start(self, then: str = "") -> None:
         self.workers.append(self.deployment.start(**({"FAILPOINT": then} if then else {})))
 
     def kill(self, then: str = "") -> None:
@@ -158,9 +158,15 @@ class Fire:
             victim = self.workers[0]
             tasks = victim.assigned
             victim.kill()
+            self.workers.remove(victim)
             recovered_s = self.deployment.wait_moved(tasks)
             self._say(f"kill -9 of worker {victim.number} with tasks {sorted(tasks)}", recovered_s)
-            self._replace(victim, then)
+            if not then:
+                self._start()
+        if then:
+            self.deployment.wait_read()  # so that it does not die before the next wave
+            self._start(then)
+            self.deployment.wait_shared(*self.workers)
 
     def killed_by_its_failpoint(self, where: str) -> None:
         """The younger one dies inside a commit."""
@@ -168,9 +174,10 @@ class Fire:
             victim = self.workers[1]
             self.deployment.wait(f"worker {victim.number} dies {where}", lambda: not victim.running)
             tasks = victim.assigned
+            self.workers.remove(victim)
             recovered_s = self.deployment.wait_moved(tasks)
             self._say(f"kill -9 {where} of worker {victim.number} with tasks {sorted(tasks)}", recovered_s)
-            self._replace(victim, "")
+            self._start()
 
     def freeze(self) -> None:
         """SIGSTOP beyond the session, then SIGCONT: the zombie has to find out, and comes back."""
