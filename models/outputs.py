@@ -12,6 +12,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Annotated, Literal, Self, get_args
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.fields import EpochMs
@@ -227,11 +228,11 @@ def control_headers() -> Headers:
     return [(CONTROL_HEADER, CONTROL_TYPE.encode())]
 
 
-_compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+_compact = msgspec.json.Encoder().encode
 
 
-def _hash_of(parts: Sequence[str | int | None]) -> str:
-    return blake2b(_compact(parts).encode(), digest_size=16).hexdigest()
+def _hash_of(parts: tuple[str | int | None, ...]) -> str:
+    return blake2b(_compact(parts), digest_size=16).hexdigest()
 
 
 def trigger_id(customer_id: str, cart_id: str | None, last_touch_ms: int, step: str) -> str:
