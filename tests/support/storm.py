@@ -10,7 +10,8 @@ from streams.producer.plan import Planned
 from tests.support.history import load, unread
 from tests.support.world import Worker, World
 
-STEPS_OF_A_COMMIT = ("rejected", "exec", "publish", "offsets")
+DEATHS = ("rejected", "exec", "publish", "publish", "publish", "offsets", "now")
+"""Steps of a commit before which a worker dies."""
 CHUNK_RECORDS_MAX = 300
 BEHIND_MAX_MS = 12 * 3_600_000
 FAIL_OVER_DEPTH_MAX = 4
@@ -92,25 +93,26 @@ class Storm:
     async def _befall(self) -> None:
         """At most one of the evils, and what the frozen ones do who woke up."""
         chance = self.rng.random()
-        if chance < 0.10:
+        if chance < 0.16:
             await self._kill()
-        elif chance < 0.14:
+        elif chance < 0.22:
             await self._freeze()
-        elif chance < 0.20:
+        elif chance < 0.28:
             self._fail_over()
-        elif chance < 0.23:
+        elif chance < 0.31:
             self.happened["outcome of a commit unknown"] += 1
             self.world.store.fail_next(self.rng.choice(("reply_lost", "before", "unknown")), operation="commit")
-        elif chance < 0.25:
+        elif chance < 0.33:
             self.happened["half published"] += 1
             self.worker.log.fail_next.append("publish")
         await self._wake()
 
     async def _kill(self) -> None:
         """Kill -9, at once or inside the next commit; another worker takes over."""
-        step = self.rng.choice((*STEPS_OF_A_COMMIT, "now"))
+        step = self.rng.choice(DEATHS)
         dying = self.worker
         if step != "now":
+            await self.world.poll(dying, limit=100)
             await self._die_before(dying, step)
         await dying.processor.stop()
         self.happened[f"killed before {step}"] += 1
@@ -128,6 +130,7 @@ class Storm:
     async def _freeze(self) -> None:
         """The owner stops beyond its session; another takes over, and it wakes up later with old memory."""
         self.happened["frozen"] += 1
+        await self.world.poll(self.worker, limit=100)
         self.zombies.append(self.worker)
         self.world.broker.generation[0] += 1
         await self._replace()
@@ -135,8 +138,9 @@ class Storm:
     async def _wake(self) -> None:
         """Zombies go on as if nothing had happened, until they are fenced."""
         for zombie in list(self.zombies):
-            if self.rng.random() < 0.3:
+            if self.rng.random() < 0.15:
                 await self.world.poll(zombie, limit=50)
+            if self.rng.random() < 0.3:
                 await zombie.processor.tick(0)
             if zombie.processor.claim_of(0) is None:
                 self.zombies.remove(zombie)
