@@ -133,3 +133,48 @@ async def test_what_could_not_be_sent_is_sent_the_next_time() -> None:
     await metrics.tick(worker.processor.tasks)
     assert len(world.published(METRICS)) == remembered > 0
     assert {record["revision"] for record in world.published(METRICS)} == {1}
+
+
+async def test_nothing_is_published_before_every_task_was_claimed() -> None:
+    """A task that has no state yet may hold anything back, so no window can be told."""
+    world = World(partitions=2)
+    worker = await world.started()
+    world.send("page_viewed", url="/")
+    await world.settle(worker)
+    await publisher(world, worker).tick(worker.processor.tasks)
+    assert world.published(METRICS) == []
+
+
+async def test_who_loses_task_0_while_it_writes_publishes_nothing() -> None:
+    """The task was forgotten between the read and the write."""
+    world = World()
+    worker = await world.started()
+    world.send("page_viewed", url="/")
+    await world.settle(worker)
+    tasks = dict(worker.processor.tasks)
+
+    async def lost(_when: str, operation: str, _partition: int) -> None:
+        if operation.startswith("accumulators"):
+            tasks.clear()
+
+    world.store.on_step = lost
+    await publisher(world, worker).tick(tasks)
+    assert world.published(METRICS) == []
+
+
+async def test_windows_too_old_to_be_revised_are_forgotten() -> None:
+    """What is remembered of publications does not grow for ever, nor do the accumulators."""
+    world = World()
+    worker = await world.started()
+    metrics = publisher(world, worker)
+    for _ in range(3):
+        world.send("page_viewed", url="/")
+        await world.settle(worker)
+        await metrics.tick(worker.processor.tasks)
+        remembered = set(await world.store.published())
+        world.clock.advance(40 * 86_400_000)
+    world.send("page_viewed", url="/")
+    world.send("cart_viewed", "c-2")
+    await world.settle(worker)
+    await metrics.tick(worker.processor.tasks)
+    assert not [key for key in await world.store.published() if key in remembered and "|60s|" in key]

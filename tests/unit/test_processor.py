@@ -413,3 +413,29 @@ async def test_release_commits_what_is_held() -> None:
     await worker.processor.release((0,), 5_000)
     assert worker.processor.claim_of(0) is None
     assert world.broker.group[CLICK, 0] == 1
+
+
+async def test_a_step_that_was_due_too_long_ago_is_suppressed_at_the_cut() -> None:
+    """Nobody wants a reminder of last week; the outcome says why there was no trigger."""
+    world = World(trigger_max_staleness_ms=1_000)
+    worker = await world.started()
+    await abandoned(world, worker)
+    await world.settle(worker)
+    assert world.published(TRIGGERS) == []
+    (outcome,) = world.published(OUTCOMES)
+    assert (outcome["outcome"], outcome["reason"], outcome["step"]) == ("suppressed", "stale", "15s")
+    assert outcome["due_ms"] == outcome["occurred_at_ms"] == outcome["first_due_ms"]
+
+
+async def test_a_stored_position_whose_record_is_gone_stops_the_worker() -> None:
+    """The log at the stored position must begin with the record that was applied last."""
+    world = World()
+    worker = await world.started()
+    world.send("page_viewed", url="/")
+    await world.settle(worker)
+    successor = await world.started()
+    del world.broker.inputs[CLICK, 0][0]
+    world.broker.starts[CLICK, 0] = 1
+    world.send("page_viewed", url="/")
+    await world.poll(successor)
+    assert isinstance(successor.fatal[-1], LogMismatch)

@@ -76,3 +76,13 @@ def test_the_heap_does_not_grow_with_the_touches_of_one_customer() -> None:
         timers.put("a", at)
     assert len(timers._heap) <= 1_010  # the bound is the claim
     assert popped(timers, 20_000) == ["a"]
+
+
+def test_the_heap_is_rebuilt_when_deadlines_keep_moving_earlier() -> None:
+    """Each move to an earlier time takes a new place; the dead places do not pile up."""
+    timers = Timers([], complete=True)
+    for at in range(10_000, 0, -1):
+        timers.put("a", at)
+    assert len(timers._heap) <= 1_010  # the bound is the claim
+    assert popped(timers, 2) == ["a"]
+    assert popped(timers, 20_000) == []
