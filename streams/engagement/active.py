@@ -33,7 +33,8 @@ class ActivePeriods:
         change of each of `edges` windows, the first of which ends at edge_ms, the others a bucket later each.
         """
         self.hours = _mark(self.hours, newest_ms, occurred_at_ms, HOUR_MS, _HOUR_WINDOWS, facts)
-        self.days = _mark(self.days, newest_ms, occurred_at_ms, DAY_MS, _DAY_WINDOWS, facts)
+        if newest_ms is None or occurred_at_ms // DAY_MS != newest_ms // DAY_MS:
+            self.days = _mark(self.days, newest_ms, occurred_at_ms, DAY_MS, _DAY_WINDOWS, facts)
 
 
 def _mark(

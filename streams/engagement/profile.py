@@ -5,8 +5,8 @@ cart events and for clicks on a trigger's email only. All of it is a merge: with
 reading changes a byte.
 """
 
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
 
 from streams.engagement import sessions as intervals
 from streams.engagement import snapshot
@@ -15,23 +15,39 @@ from streams.engagement.cart import CartBook, CartPolicy
 from streams.engagement.decay import HOUR_MS, DecayedSum
 from streams.engagement.decisions import Decided
 from streams.engagement.identity import EventMemory
-from streams.engagement.kinds import CART, CHANNELS, CLICKSTREAM, EMAIL, KINDS, SOCIAL, TYPE_OF_CODE
+from streams.engagement.kinds import CART, CHANNELS, EMAIL, KINDS, TYPE_OF_CODE
 from streams.engagement.orders import OrderMemory
 from streams.engagement.scoring import UNWEIGHED_OF_MACHINES, Score, ScoreModel
 from streams.engagement.windows import RollingCounters
 
-_ORDER_TYPES: Final = frozenset({"order_completed", "order_cancelled", "order_refunded"})
+_PLACED: Final = "order_completed"
+_ORDER_TYPES: Final = frozenset({_PLACED, "order_cancelled", "order_refunded"})
 _WINDOWS: Final = ("1h", "24h", "7d", "30d")
-_NOTHING: Final[list[Any]] = [0, 0, None, None, 0, 0, (None,) * len(CHANNELS), ((), ()), (), *(None,) * len(CHANNELS)]
-"""The hot field of a customer nothing is known of."""
+_NOTHING: Final = (None,) * len(CHANNELS)
+
+Effect: TypeAlias = tuple[int, int, int, int, bool, int, int, float | None, float | None]
+"""What an event of a type does: code, topic, 1 for a page, 1 for an order placed, whether it concerns an order; then
+the channel it weighs in, its half-life in ms, the weight (None: none), and the weight where a machine did it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the operator may set: how carts are judged, and the score model."""
+    """What the operator may set: how carts are judged, and the score model. effects: what follows for each type."""
 
     cart: CartPolicy
     score_model: ScoreModel
+    effects: dict[str, Effect] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "effects", {event_type: _effect(event_type, self.score_model) for event_type in KINDS})
+
+
+def _effect(event_type: str, model: ScoreModel) -> Effect:
+    code, topic, page = KINDS[event_type]
+    channel, half_life_ms, weight = model.weights.get(event_type, (topic, 0, None))
+    by_machine = None if event_type in UNWEIGHED_OF_MACHINES else weight
+    placed, of_order = int(event_type == _PLACED), event_type in _ORDER_TYPES
+    return code, topic, page, placed, of_order, channel, half_life_ms, weight, by_machine
 
 
 class Profile:
@@ -64,24 +80,24 @@ class Profile:
     )
 
     def __init__(self, customer_id: str, hot: list[Any] | None = None, cold: bytes | None = None) -> None:
-        self.rev: int
-        self.rev, as_of_ms, last_age_ms, first_age_ms, hours, days, sums, counts, sessions, *ids = hot or _NOTHING
         self.customer_id = customer_id
-        self.as_of_ms: int = as_of_ms
-        self.last_seen_ms: int | None = None if last_age_ms is None else as_of_ms - last_age_ms
-        self.first_seen_ms: int | None = None if first_age_ms is None else as_of_ms - first_age_ms
-        self.counters = RollingCounters.unpack(as_of_ms, counts)
-        self.sessions = intervals.unpack(sessions, as_of_ms)
+        self.rev = self.as_of_ms = 0
+        self.last_seen_ms: int | None = None
+        self.first_seen_ms: int | None = None
         self.hot_dirty = self.cold_dirty = False
         self.published_score: int | None = None
         self.published_as_of_ms = 0
         self.order_since_published = False
-        self._sums = [None if total is None else DecayedSum.unpack(total) for total in sums]
-        self._active = ActivePeriods(hours, days)
-        self._ids = [EventMemory.unpack(remembered) for remembered in ids]
+        self._ids: list[EventMemory | None] = [*_NOTHING]
+        self._sums: list[DecayedSum | None] = [*_NOTHING]
         self._orders: OrderMemory
         self._carts: CartBook | None = None
         self._cold = cold
+        if hot is None:
+            self.counters, self._active = RollingCounters(), ActivePeriods()
+            self.sessions: list[intervals.Interval] = []
+        else:
+            self._open_hot(hot)
 
     @property
     def carts(self) -> CartBook:
@@ -95,23 +111,29 @@ class Profile:
 
     def apply(self, event: Any, watermark_ms: int, rules: Rules, decided: Decided) -> bool:
         """Fold one event; False where it is a duplicate. watermark_ms: its topic's before this record, -1 for none."""
-        event_type, occurred_at_ms = event.type, event.occurred_at_ms
-        code, topic, page = KINDS[event_type]
-        if topic == CART and self._carts is None:
-            self._open_cold()
-        if not self._ids[topic].admit(event.event_id, occurred_at_ms):
+        occurred_at_ms = event.occurred_at_ms
+        effect = rules.effects[event.type]
+        code, topic, page, placed, of_order, channel, half_life_ms, weight, weight_by_machine = effect
+        if not (self._ids[topic] or self._ids_of(topic)).admit(event.event_id, occurred_at_ms):
             return False
         self.hot_dirty = True
         by_machine = topic == EMAIL and event.machine is True
-        repeated = event_type in _ORDER_TYPES and not self._order(event, code, rules.score_model, decided)
+        if by_machine:
+            weight = weight_by_machine
+        repeated = of_order and not self._order(event, code, rules.score_model, decided)
         if not repeated:
-            self._count(event_type, code, occurred_at_ms, rules.score_model, by_machine)
+            self.rev += 1
+            self.counters.add(code, occurred_at_ms)
+            if weight is not None:
+                self._sum(channel, half_life_ms).add(occurred_at_ms, weight)
         if occurred_at_ms > self.as_of_ms:
             self.as_of_ms = occurred_at_ms
         if event.by_customer and not by_machine:
             self._seen(occurred_at_ms, decided)
             if topic <= CART and occurred_at_ms >= watermark_ms:
-                self._session(event_type, topic, page, occurred_at_ms, decided)
+                intervals.enter(self.sessions, occurred_at_ms, page, topic - placed, placed)
+                if len(self.sessions) > intervals.OPEN_SESSIONS_MAX:
+                    self._closed(self.sessions.pop(0), decided)
         if topic >= CART and not by_machine:
             self._cold_part(event, topic, watermark_ms, rules, decided)
         return not repeated
@@ -154,22 +176,14 @@ class Profile:
     def _repeat(self, code: int, known_ms: int, occurred_at_ms: int, model: ScoreModel, decided: Decided) -> None:
         """An order named again moves its count and weight to the earlier time; windows move on as with any event."""
         self.counters.advance(occurred_at_ms)
-        weight = model.weights.get("order_completed")
+        weight = model.weights.get(_PLACED)
         if weight is not None:
             self._sum(weight[0], weight[1]).add(occurred_at_ms, 0)
         if occurred_at_ms < known_ms:
             self.counters.move(code, known_ms, occurred_at_ms)
             if weight is not None:
                 self._sum(weight[0], weight[1]).move(weight[2], known_ms, occurred_at_ms)
-            decided.facts.append(("moved", "order_completed", known_ms, occurred_at_ms))
-
-    def _count(self, event_type: str, code: int, occurred_at_ms: int, model: ScoreModel, by_machine: bool) -> None:
-        """What an event that is no duplicate adds."""
-        self.rev += 1
-        self.counters.add(code, occurred_at_ms)
-        weight = model.weights.get(event_type)
-        if weight is not None and not (by_machine and event_type in UNWEIGHED_OF_MACHINES):
-            self._sum(weight[0], weight[1]).add(occurred_at_ms, weight[2])
+            decided.facts.append(("moved", _PLACED, known_ms, occurred_at_ms))
 
     def _cold_part(self, event: Any, topic: int, watermark_ms: int, rules: Rules, decided: Decided) -> None:
         """What an event does to the carts."""
@@ -197,13 +211,6 @@ class Profile:
         if first_ms is None or occurred_at_ms < first_ms:
             self.first_seen_ms = occurred_at_ms
 
-    def _session(self, event_type: str, topic: int, page: int, occurred_at_ms: int, decided: Decided) -> None:
-        sessions = self.sessions
-        order = 1 if event_type == "order_completed" else 0
-        intervals.enter(sessions, occurred_at_ms, page, topic - order, order)
-        if len(sessions) > intervals.OPEN_SESSIONS_MAX:
-            self._closed(sessions.pop(0), decided)
-
     def _closed(self, session: list[int], decided: Decided) -> None:
         self.hot_dirty = True
         first_ms, last_ms, *counts = session
@@ -226,10 +233,7 @@ class Profile:
                 [None if total is None else total.pack() for total in self._sums],
                 self.counters.pack(),
                 intervals.pack(self.sessions, as_of_ms),
-                ids[CLICKSTREAM].pack(),
-                None,
-                ids[EMAIL].pack(),
-                ids[SOCIAL].pack(),
+                *[None if remembered is None else remembered.pack() for remembered in (ids[0], None, ids[2], ids[3])],
             ]
         )
 
@@ -238,7 +242,8 @@ class Profile:
         self.cold_dirty = False
         if self._carts is None:
             return self._cold
-        parts = [self._orders.pack(), self._ids[CART].pack(), self._carts.pack()]
+        ids = self._ids[CART]
+        parts = [self._orders.pack(), None if ids is None else ids.pack(), self._carts.pack()]
         return snapshot.pack(parts) if any(part is not None for part in parts) else None
 
     @classmethod
@@ -246,10 +251,30 @@ class Profile:
         """The profile as stored; NewerSchema where a later version wrote it."""
         return cls(customer_id, None if hot is None else snapshot.unpack(hot), cold)
 
+    def _open_hot(self, hot: list[Any]) -> None:
+        self.rev, as_of_ms, last_age_ms, first_age_ms, hours, days, sums, counts, sessions, *ids = hot
+        self.as_of_ms = as_of_ms
+        self.last_seen_ms = None if last_age_ms is None else as_of_ms - last_age_ms
+        self.first_seen_ms = None if first_age_ms is None else as_of_ms - first_age_ms
+        self.counters = RollingCounters.unpack(as_of_ms, counts)
+        self.sessions = intervals.unpack(sessions, as_of_ms)
+        self._active = ActivePeriods(hours, days)
+        self._sums = [None if total is None else DecayedSum.unpack(total) for total in sums]
+        self._ids = [None if remembered is None else EventMemory.unpack(remembered) for remembered in ids]
+
+    def _ids_of(self, topic: int) -> EventMemory:
+        """The ids of a topic's events, looked for where they were not yet."""
+        if topic == CART and self._carts is None:
+            self._open_cold()
+        ids = self._ids[topic]
+        if ids is None:
+            ids = self._ids[topic] = EventMemory()
+        return ids
+
     def _open_cold(self) -> None:
         orders, ids, carts = (None, None, None) if self._cold is None else snapshot.unpack(self._cold)
         self._orders = OrderMemory.unpack(orders)
-        self._ids[CART] = EventMemory.unpack(ids)
+        self._ids[CART] = None if ids is None else EventMemory.unpack(ids)
         self._carts = CartBook(self.customer_id) if carts is None else CartBook.unpack(self.customer_id, carts)
         self._cold = None
 

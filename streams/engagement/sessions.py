@@ -15,17 +15,23 @@ Interval = list[int]
 
 def enter(sessions: list[Interval], occurred_at_ms: int, page: int, cart: int, order: int) -> None:
     """Put one event into the open sessions, in place. page, cart, order: 1 where the event counts as such."""
-    if sessions:
-        newest = sessions[-1]
-        if newest[0] <= occurred_at_ms <= newest[1] + SESSION_GAP_MS:
-            if occurred_at_ms > newest[1]:
-                newest[1] = occurred_at_ms
-            newest[2] += 1
-            newest[3] += page
-            newest[4] += cart
-            newest[5] += order
-            return
-    joined = [occurred_at_ms, occurred_at_ms, 1, page, cart, order]
+    newest = sessions[-1] if sessions else None
+    if newest is None or occurred_at_ms > newest[1] + SESSION_GAP_MS:
+        sessions.append([occurred_at_ms, occurred_at_ms, 1, page, cart, order])
+    elif occurred_at_ms >= newest[0]:
+        if occurred_at_ms > newest[1]:
+            newest[1] = occurred_at_ms
+        newest[2] += 1
+        newest[3] += page
+        newest[4] += cart
+        newest[5] += order
+    else:
+        _join(sessions, [occurred_at_ms, occurred_at_ms, 1, page, cart, order])
+
+
+def _join(sessions: list[Interval], joined: Interval) -> None:
+    """Put in an event that is older than the newest session, joining what it brings together."""
+    occurred_at_ms = joined[0]
     apart = []
     for session in sessions:
         if session[0] - SESSION_GAP_MS <= occurred_at_ms <= session[1] + SESSION_GAP_MS:

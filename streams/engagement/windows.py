@@ -27,20 +27,21 @@ _RINGS: Final = (
     (HOUR_MS, _HOURS, _HOUR_SLOT),
     (DAY_MS, _DAYS, _DAY_SLOT),
 )
+_TWICE: Final = tuple((width_ms, size, tuple(range(first, first + size)) * 2) for width_ms, size, first in _RINGS)
+"""Each ring's slots twice in a row, so that any stretch of the ring is a slice."""
 
 
 class RollingCounters:
     """Counts per event type code, kept relative to `as_of_ms`, the newest event.
 
-    counts: code * SLOTS + slot -> events. _codes: the codes in counts, or more; None where not yet looked up.
+    counts: code * SLOTS + slot -> events.
     """
 
-    __slots__ = ("_codes", "as_of_ms", "counts")
+    __slots__ = ("as_of_ms", "counts")
 
     def __init__(self) -> None:
         self.as_of_ms = 0
         self.counts: dict[int, int] = {}
-        self._codes: set[int] | None = None
 
     def add(self, code: int, occurred_at_ms: int) -> None:
         """Count one event; a late one goes to its own buckets, as far as they are still kept.
@@ -51,11 +52,14 @@ class RollingCounters:
         >>> counters.totals()
         {0: [2, 3, 3, 3]}
         """
-        if occurred_at_ms < self.as_of_ms:
+        before_ms = self.as_of_ms
+        if occurred_at_ms < before_ms:
             self._change(code, occurred_at_ms, 1)
             return
-        self.advance(occurred_at_ms)
+        self.as_of_ms = occurred_at_ms
         five = occurred_at_ms // FIVE_MINUTES_MS
+        if five != before_ms // FIVE_MINUTES_MS:
+            self._free(before_ms)
         hour = five // 12
         counts, base = self.counts, code * SLOTS
         slot = base + five % _FIVES
@@ -63,10 +67,7 @@ class RollingCounters:
         slot = base + _HOUR_SLOT + hour % _HOURS
         counts[slot] = counts.get(slot, 0) + 1
         slot = base + _DAY_SLOT + hour // 24 % _DAYS
-        count = counts.get(slot, 0)
-        counts[slot] = count + 1
-        if not count and self._codes is not None:
-            self._codes.add(code)
+        counts[slot] = counts.get(slot, 0) + 1
 
     def advance(self, as_of_ms: int) -> None:
         """Move on to a newer event and free the slots that no window needs any more."""
@@ -130,24 +131,20 @@ class RollingCounters:
                     counts[key] = count
                 else:
                     del counts[key]
-        if self._codes is not None:
-            self._codes.add(code)
 
     def _free(self, before_ms: int) -> None:
         """Drop what left its ring when the newest event moved on from `before_ms`."""
-        counts, stale = self.counts, []
-        for width_ms, size, first in _RINGS:
-            newest = self.as_of_ms // width_ms
-            moved = min(newest - before_ms // width_ms, size)
+        counts, as_of_ms = self.counts, self.as_of_ms
+        if not counts:
+            return
+        stale: tuple[int, ...] = ()
+        for width_ms, size, slots in _TWICE:
+            first = before_ms // width_ms + 1
+            moved = as_of_ms // width_ms - first + 1
             if not moved:
                 break
-            stale += [first + (newest - back) % size for back in range(moved)]
-        if self._codes is None:
-            self._codes = {key // SLOTS for key in counts}
-        if len(stale) * len(self._codes) < len(counts):
-            for slot in stale:
-                for code in self._codes:
-                    counts.pop(code * SLOTS + slot, None)
-        else:
-            gone = frozenset(stale)
-            self.counts = {key: count for key, count in counts.items() if key % SLOTS not in gone}
+            first %= size
+            stale += slots[first : first + moved] if moved < size else slots[:size]
+        gone = frozenset(stale)
+        for key in [key for key in counts if key % SLOTS in gone]:
+            del counts[key]
