@@ -1,14 +1,42 @@
-"""How a worker logs: its own messages at the level asked for, those of Faust and aiokafka from WARNING on."""
+"""How a worker logs: its own messages at the level asked for, those of Faust and aiokafka from WARNING on.
+
+No line tells what a customer's event held. So aiokafka and kafka-python never log below INFO (at DEBUG they write whole
+requests and responses), and of an error that is not raised on purpose only kind and place are told: its text may quote
+what it failed on, as KeyError's does.
+"""
 
 import json
 import logging
+from collections.abc import Iterator
+from traceback import format_tb
+from types import TracebackType
 from typing import Any
 
-NOISY = ("aiokafka", "faust", "mode", "kafka", "asyncio")
+from streams.errors import PulselineError
+
+NOISY = ("faust", "mode", "asyncio")
+INDISCREET = ("aiokafka", "kafka")
+TOLD_WHOLE = (PulselineError, OSError)
+CAUSED = "\n\nThe above exception was the direct cause of the following exception:\n\n"
+
+_ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (epoch ms), level, logger, message, and the traceback where there is one."""
+class DiscreetFormatter(logging.Formatter):
+    """Lines for people; an error's text is left out unless it is ours."""
+
+    def formatException(self, ei: _ExcInfo) -> str:  # noqa: N802 - the name is logging's
+        """The traceback of the error and of what caused it."""
+        return CAUSED.join(map(_told, reversed([*_chain(ei[1])])))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """The line before the traceback."""
+        record.message = discreet(record)
+        return super().formatMessage(record)
+
+
+class JsonFormatter(DiscreetFormatter):
+    """One JSON object a line: time (epoch ms), level, logger, pid, message, and the traceback where there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -16,24 +44,51 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname,
             "logger": record.name,
             "pid": record.process,
-            "message": record.getMessage(),
+            "message": discreet(record),
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)
 
 
+def discreet(record: logging.LogRecord) -> str:
+    """The record's message, without the text of the error that came with it."""
+    message = record.getMessage()
+    for error in _chain(record.exc_info[1] if record.exc_info else None):
+        for text in (repr(error), str(error)):
+            if text and not isinstance(error, TOLD_WHOLE):
+                message = message.replace(text, type(error).__qualname__)
+    return message
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and what it came of."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _told(error: BaseException) -> str:
+    frames = "".join(format_tb(error.__traceback__))
+    text = f": {error}" if isinstance(error, TOLD_WHOLE) else ""
+    return f"Traceback (most recent call last):\n{frames}{type(error).__qualname__}{text}"
+
+
 def logging_config(level: str, form: str) -> dict[str, Any]:
     """Return the configuration for logging.config.dictConfig; form: console or json."""
     quieter = level if level == "DEBUG" else "WARNING"
+    levels = dict.fromkeys(NOISY, quieter) | dict.fromkeys(INDISCREET, "INFO" if level == "DEBUG" else "WARNING")
+    line = "%(asctime)s %(levelname)-8s %(process)d %(name)s: %(message)s"
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {
-            "console": {"format": "%(asctime)s %(levelname)-8s %(process)d %(name)s: %(message)s"},
+            "console": {"()": f"{__name__}.{DiscreetFormatter.__name__}", "fmt": line},
             "json": {"()": f"{__name__}.{JsonFormatter.__name__}"},
         },
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": form, "stream": "ext://sys.stderr"}},
-        "loggers": {name: {"level": quieter} for name in NOISY} | {"streams": {"level": level}},
+        "loggers": {name: {"level": of} for name, of in levels.items()} | {"streams": {"level": level}},
         "root": {"handlers": ["stderr"], "level": quieter},
     }
