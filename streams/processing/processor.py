@@ -19,6 +19,8 @@ from streams.processing.task import Cut, FingerprintMismatch, HandlerFailed, Rea
 logger = logging.getLogger(__name__)
 
 BACKOFF_FIRST_MS, BACKOFF_MAX_MS = 100, 5_000
+PAUSE_MS = 1_000
+"""Outputs are published later than this after their EXEC began only where the task is still ours."""
 
 
 class Processor:
@@ -280,13 +282,20 @@ class Processor:
 
     async def _carry_out(self, task: Task, cut: Cut) -> None:
         await self._step("rejected", task, lambda: self.log.publish(cut.rejected), skip=not cut.rejected)
+        begun_ms = self.clock.monotonic_ms()
         await self._step("exec", task, lambda: self.store.commit(cut.commit))
         task.written(cut)
-        await self._publish_and_commit_offsets(task, cut)
+        await self._publish_and_commit_offsets(task, cut, begun_ms)
         task.confirmed(cut)
 
-    async def _publish_and_commit_offsets(self, task: Task, cut: Cut) -> None:
-        await self._step("publish", task, lambda: self.log.publish(cut.outputs), skip=not cut.outputs)
+    async def _publish_and_commit_offsets(self, task: Task, cut: Cut, begun_ms: int) -> None:
+        async def publish() -> None:
+            if self.clock.monotonic_ms() - begun_ms > PAUSE_MS:
+                # Frozen or held up, perhaps beyond the session: a successor's newer scores must not be overtaken.
+                await self._compare(task)
+            await self.log.publish(cut.outputs)
+
+        await self._step("publish", task, publish, skip=not cut.outputs)
         await self._step("offsets", task, lambda: self.log.commit_offsets(task.partition, cut.offsets))
 
     async def _compare(self, task: Task) -> None:

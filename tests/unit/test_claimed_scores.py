@@ -34,3 +34,26 @@ async def test_a_score_of_a_replay_is_not_left_behind_by_a_crash() -> None:
     await worker.processor.tick(0)
     await world.started()
     assert world.published(SCORES)[-1]["rev"] == 5
+
+
+async def test_a_worker_frozen_behind_its_exec_does_not_overtake_its_successor() -> None:
+    """Woken after its session, it finds another ver and publishes nothing: the last score stays the newest."""
+    world = World()
+    frozen, others = await world.started(), []
+    world.send("page_viewed", url="/")
+    await world.poll(frozen)
+
+    async def sleep_beyond_the_session(when: str, operation: str, partition: int) -> None:
+        if (when, operation) == ("after", "commit"):
+            world.store.on_step = None
+            world.clock.advance(11_000)
+            others.append(world.worker())
+            world.rebalance(others[0])
+            await world.claim(others[0])
+            world.send("page_viewed", url="/")
+            await world.settle(others[0])
+
+    world.store.on_step = sleep_beyond_the_session
+    await frozen.processor.tick(0)
+    assert [score["rev"] for score in world.published(SCORES)] == [1, 2]
+    assert len(frozen.fenced) == 1
