@@ -141,8 +141,8 @@ def gate_of_the_next_exec(patch: Patch) -> None:
     publish = Processor._publish_and_commit_offsets
     running: list[asyncio.Task[None]] = []
 
-    async def meanwhile(self: Processor, task: Task, cut: Cut) -> None:
-        running.append(asyncio.create_task(publish(self, task, cut)))
+    async def meanwhile(self: Processor, *what: Any) -> None:
+        running.append(asyncio.create_task(publish(self, *what)))
 
     patch.setattr(Processor, "_publish_and_commit_offsets", meanwhile)
 
@@ -164,7 +164,7 @@ def punctuation_in_the_log(patch: Patch) -> None:
 def position_of_the_cut(patch: Patch) -> None:
     """The offsets committed are those of the moment of committing."""
 
-    async def publish(self: Processor, task: Task, cut: Cut) -> None:
+    async def publish(self: Processor, task: Task, cut: Cut, *_: Any) -> None:
         await self._step("publish", task, lambda: self.log.publish(cut.outputs), skip=not cut.outputs)
         now = task.book.positions()
         await self._step("offsets", task, lambda: self.log.commit_offsets(task.partition, now))

@@ -12,6 +12,7 @@ from streams.processing.ports import Commit, OutRecord, Stored
 from streams.stores.memory import MemoryStore
 from streams.transport.memory import MemoryBroker, MemoryLog
 from tests.simulation.loop import Gates
+from tests.support.world import SCORES
 
 PROCESS: ContextVar[Gates | None] = ContextVar("process", default=None)
 """The gates of the process that the running coroutine belongs to."""
@@ -133,6 +134,8 @@ class Network:
         self.on_their_way: list[Request] = []
         self.held: frozenset[str] = frozenset()
         self.offences: list[str] = []
+        self.overtaken: set[bytes | None] = set()
+        """Customers whose latest score was published by a worker that had lost the task a moment before."""
 
     def send(self, request: Request) -> None:
         """Put a request on its way."""
@@ -230,6 +233,8 @@ class SimulatedLog(MemoryLog):
             for record in records
             if record.at is not None and record.at < cart
         ]
+        scored = {record.key for record in records if record.topic == SCORES}
+        self.network.overtaken = self.network.overtaken - scored if self._current() else self.network.overtaken | scored
         await super().publish(records)
         await pass_("publish reply")
 
