@@ -6,6 +6,7 @@ end as start.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -71,7 +72,7 @@ class Accumulators:
         self.others = 0
         self._values: dict[Key, int] = {}
         self._changed: set[Key] = set()
-        self._facts: dict[tuple[Any, ...], int] = {}
+        self._facts: Counter[tuple[Any, ...]] = Counter()
         """Facts told lately and how often: many customers tell the same, so they are expanded once."""
         self._topic_of_type: dict[str, str] = {}
         self._known: dict[str, set[Dimensions]] = {name: set() for name in REGISTRY}
@@ -92,13 +93,14 @@ class Accumulators:
                 accumulators._topic_of_type[key.dimensions[1]] = key.dimensions[0]
         return accumulators
 
-    def count_event(self, topic: str, event_type: str, occurred_at_ms: int) -> None:
-        """Count one applied event."""
-        self.add_fact(("event", topic, event_type, occurred_at_ms // MINUTE_MS * MINUTE_MS, 1))
+    def count_events(self, topic: str, events: Iterable[tuple[str, int]]) -> None:
+        """Count applied events of a topic, each given by its type and the number of the minute it occurred in."""
+        for (event_type, minute), times in Counter(events).items():
+            self._facts["event", topic, event_type, minute * MINUTE_MS, 1] += times
 
-    def add_fact(self, fact: tuple[Any, ...]) -> None:
-        """Count a fact of the core; see FACTS in `decisions`. Expanded into its buckets when changes are asked for."""
-        self._facts[fact] = self._facts.get(fact, 0) + 1
+    def add_facts(self, facts: Iterable[tuple[Any, ...]]) -> None:
+        """Count facts of the core; see FACTS in `decisions`. Expanded into buckets when changes are asked for."""
+        self._facts.update(facts)
 
     def changed(self) -> dict[str, int | None]:
         """Absolute values of what changed since the last call, by name; None where nothing is left to keep."""
@@ -138,7 +140,7 @@ class Accumulators:
 
     def _expand(self) -> None:
         """Put the facts told lately into their buckets; those that move an event come after the events."""
-        facts, self._facts = self._facts, {}
+        facts, self._facts = self._facts, Counter()
         for fact, times in facts.items():
             if fact[0] != "moved":
                 self._count(fact, times)

@@ -43,11 +43,11 @@ def unpack_outputs(partition: int, packed: bytes) -> tuple[list[OutRecord], list
 
 
 class Decision:
-    """A due step or an outcome with the score as known when it was decided, at a cart offset."""
+    """A due step or an outcome, decided at a cart offset; of a step the score as known then."""
 
     __slots__ = ("at", "score", "what")
 
-    def __init__(self, what: DueStep | Outcome, at: int, score: Score) -> None:
+    def __init__(self, what: DueStep | Outcome, at: int, score: Score | None) -> None:
         self.what, self.at, self.score = what, at, score
 
 
@@ -91,6 +91,7 @@ class OutputWriter:
 
     def _trigger(self, step: DueStep, decision: Decision, now_ms: int) -> OutRecord:
         score = decision.score
+        assert score is not None  # noqa: S101 - of every step
         value = {
             "action": "send",
             "trigger_id": step.trigger_id,

@@ -1,12 +1,13 @@
 """A task: partition p of all input topics together. Pure but for what is handed in; it decides, the processor acts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from models.codec import RecordRejected, TopicCodec, codec_for
 from models.outputs import WatermarkAdvanced
 from streams.engagement.accumulators import Accumulators
-from streams.engagement.decisions import Decided
+from streams.engagement.decisions import Decided, DueStep
+from streams.engagement.metrics import MINUTE_MS
 from streams.engagement.profile import Profile
 from streams.processing.book import Book, TopicBook
 from streams.processing.outputs import Decision, OutputWriter, pack_outputs, rejected_record
@@ -33,10 +34,14 @@ class FingerprintMismatch(Exception):
 class Read:
     """A run after decoding: each record with its event, control record or rejection, and what it needs in memory."""
 
-    __slots__ = ("customers", "items", "run", "watermark_ms")
+    __slots__ = ("customers", "items", "plain", "run", "watermark_ms")
 
-    def __init__(self, run: Run, items: list[tuple[Any, Any]], customers: set[str], watermark_ms: int) -> None:
+    def __init__(
+        self, run: Run, items: list[tuple[Any, Any]], customers: set[str], watermark_ms: int, *, plain: bool
+    ) -> None:
         self.run, self.items, self.customers, self.watermark_ms = run, items, customers, watermark_ms
+        self.plain = plain
+        """Whether all are events."""
 
 
 class Cut:
@@ -101,36 +106,48 @@ class Task:
 
     def read(self, run: Run) -> Read:
         """Decode a run; no state changes."""
-        codec_read, book = self.codecs[run.topic].read, self.book.topics[run.topic]
-        lateness, watermark, position = self.plan.lateness_ms, book.watermark_ms, book.position
-        expected = self.expected.get(run.topic)
+        codec_read, lateness_ms = self.codecs[run.topic].read, self.plan.lateness_ms
+        watermark_ms, plain = self.book.topics[run.topic].watermark_ms, True
         items: list[tuple[Any, Any]] = []
         customers: set[str] = set()
-        for record in run.records:
-            if record.offset < position:
-                if expected is not None and record.offset == expected[0]:
-                    if record.timestamp != expected[1]:
-                        raise FingerprintMismatch(f"{run.topic}[{run.partition}] offset {record.offset}")
-                    expected = None
-                    del self.expected[run.topic]
-                continue
+        event: Any
+        for record in self._unread(run):
+            timestamp_ms = record.timestamp
             try:
-                event = codec_read(record.key, record.value, record.timestamp, record.headers)
+                event = codec_read(record.key, record.value, timestamp_ms, record.headers)
             except RecordRejected as rejection:
                 items.append((record, rejection))
+                plain = False
                 continue
             items.append((record, event))
-            if isinstance(event, WatermarkAdvanced):
-                moved = min(event.watermark_ms, record.timestamp - lateness)
+            if type(event) is WatermarkAdvanced:
+                plain = False
+                told_ms = event.watermark_ms
             else:
-                moved = min(event.occurred_at_ms, record.timestamp) - lateness
+                told_ms = event.occurred_at_ms - lateness_ms
                 if event.type not in WITHOUT_PROFILE:
                     customers.add(event.customer_id)
-            if moved > watermark:
-                watermark = moved
-        if expected is not None and items:
-            raise FingerprintMismatch(f"{run.topic}[{run.partition}] offset {expected[0]} is not there any more")
-        return Read(run, items, customers, watermark)
+            if told_ms > watermark_ms and timestamp_ms - lateness_ms > watermark_ms:
+                watermark_ms = min(told_ms, timestamp_ms - lateness_ms)
+        return Read(run, items, customers, watermark_ms, plain=plain)
+
+    def _unread(self, run: Run) -> Sequence[Any]:
+        """The records that are not applied yet; the first of a claim is the last one applied, and is compared."""
+        position, expected = self.book.topics[run.topic].position, self.expected.get(run.topic)
+        if not run.records or (expected is None and run.records[0].offset >= position):
+            return run.records
+        unread = [record for record in run.records if record.offset >= position]
+        if expected is not None:
+            offset, timestamp_ms = expected
+            where = f"{run.topic}[{run.partition}] offset {offset}"
+            found = next((record for record in run.records if record.offset == offset), None)
+            if found is not None:
+                if found.timestamp != timestamp_ms:
+                    raise FingerprintMismatch(where)
+                del self.expected[run.topic]
+            elif unread:
+                raise FingerprintMismatch(f"{where} is not there any more")
+        return unread
 
     def watermarks_after(self, read: Read) -> tuple[int, int]:
         """(cart, session) watermarks once the run is applied; the session's is the least of clickstream and cart."""
@@ -161,26 +178,8 @@ class Task:
         """Fold a run whose profiles are all in memory; no await between changing state and moving the position."""
         if not read.items:
             return
-        name, decided = read.run.topic, Decided()
-        topic, record = self.book.topics[name], read.items[0][0]
-        touched: dict[str, Profile] = {}
-        fold = self._fold_cart if name == self.plan.cart_topic else self._fold
-        try:
-            for record, event in read.items:
-                if type(event) is RecordRejected:
-                    self._reject(read.run, topic, record, event)
-                elif type(event) is WatermarkAdvanced:
-                    topic.control += 1
-                    topic.advance(min(event.watermark_ms, record.timestamp - self.plan.lateness_ms))
-                elif self.rejects and (name, record.offset) in self.rejects:
-                    self._reject(read.run, topic, record, RecordRejected("HandlerError", "applying it failed"))
-                else:
-                    fold(name, topic, record, event, decided, touched)
-                    continue
-                if name == self.plan.cart_topic:
-                    self._release_timers(topic.watermark_ms, record.offset, decided)
-        except Exception as error:
-            raise HandlerFailed(name, record.offset, error) from error
+        topic, record, decided = self.book.topics[read.run.topic], read.items[-1][0], Decided()
+        touched = self._fold(read, topic, decided)
         topic.position = record.offset + 1
         topic.last_offset, topic.last_timestamp_ms = record.offset, record.timestamp
         self.moved = True
@@ -190,41 +189,63 @@ class Task:
                 self.scored[customer] = None
                 self.sessions.put(customer, profile.session_deadline())
         self._close_sessions(decided)
+        self.accumulators.add_facts(decided.facts)
 
-    def _fold(
-        self, name: str, topic: TopicBook, record: LogRecord, event: Any, decided: Decided, touched: dict[str, Profile]
-    ) -> None:
-        """One accepted event: into its customer's profile and the metrics."""
-        occurred_ms, event_type = event.occurred_at_ms, event.type
-        if event_type in WITHOUT_PROFILE:
-            applied = True
-        else:
-            customer = event.customer_id
-            touched[customer] = profile = self.profiles[customer]
-            applied = profile.apply(event, topic.watermark_ms, self.plan.rules, decided)
-            if decided.facts or decided.steps_and_outcomes:
-                self._drain(profile, record.offset, decided)
-        if applied:
-            topic.applied += 1
-            self.accumulators.count_event(name, event_type, occurred_ms)
-        else:
-            topic.duplicate += 1
-        timestamp_ms = record.timestamp
-        moved = (min(timestamp_ms, occurred_ms)) - self.plan.lateness_ms
-        if moved > topic.watermark_ms:
-            topic.watermark_ms = moved
+    def _fold(self, read: Read, topic: TopicBook, decided: Decided) -> dict[str, Profile]:
+        """Fold the records of a run, one after the other; returns the profiles they concern."""
+        plan, name, profiles = self.plan, read.run.topic, self.profiles
+        rules, lateness_ms, of_carts = plan.rules, plan.lateness_ms, name == plan.cart_topic
+        plain, passed_over = read.plain and not self.rejects, 0
+        touched: dict[str, Profile] = {}
+        counted: list[tuple[str, int]] = []
+        record = read.items[0][0]
+        try:
+            for record, event in read.items:
+                if not plain and self._passed_over(read.run, topic, record, event):
+                    passed_over += 1
+                else:
+                    event_type, occurred_ms = event.type, event.occurred_at_ms
+                    applied = True
+                    if event_type not in WITHOUT_PROFILE:
+                        customer = event.customer_id
+                        touched[customer] = profile = profiles[customer]
+                        applied = profile.apply(event, topic.watermark_ms, rules, decided)
+                        if of_carts:
+                            self._carts_changed(profile, record.offset, decided)
+                    if applied:
+                        counted.append((event_type, occurred_ms // MINUTE_MS))
+                    seen_ms = topic.watermark_ms + lateness_ms
+                    if occurred_ms > seen_ms and record.timestamp > seen_ms:
+                        topic.watermark_ms = min(occurred_ms, record.timestamp) - lateness_ms
+                if of_carts:
+                    self._release_timers(topic.watermark_ms, record.offset, decided)
+        except Exception as error:
+            raise HandlerFailed(name, record.offset, error) from error
+        topic.applied += len(counted)
+        topic.duplicate += len(read.items) - len(counted) - passed_over
+        self.accumulators.count_events(name, counted)
+        return touched
 
-    def _fold_cart(
-        self, name: str, topic: TopicBook, record: LogRecord, event: Any, decided: Decided, touched: dict[str, Profile]
-    ) -> None:
-        """The same of a cart event, whose reading may also release what waits."""
-        self._fold(name, topic, record, event, decided, touched)
-        customer = event.customer_id
-        profile = self.profiles[customer]
+    def _carts_changed(self, profile: Profile, at: int, decided: Decided) -> None:
+        """Take over what a cart event decided, and when its customer's carts are due next."""
+        if decided.steps_and_outcomes:
+            self._decide(profile, at, decided)
         if profile.cold_dirty:
-            self.dirty[customer] = profile
-            self.timers.put(customer, profile.deadline(self.plan.rules))
-        self._release_timers(topic.watermark_ms, record.offset, decided)
+            self.dirty[profile.customer_id] = profile
+            self.timers.put(profile.customer_id, profile.deadline(self.plan.rules))
+
+    def _passed_over(self, run: Run, topic: TopicBook, record: LogRecord, event: Any) -> bool:
+        """Account for a record that is no event to be folded: a rejected one or a control record."""
+        if type(event) is RecordRejected:
+            self._reject(run, topic, record, event)
+        elif type(event) is WatermarkAdvanced:
+            topic.control += 1
+            topic.advance(min(event.watermark_ms, record.timestamp - self.plan.lateness_ms))
+        elif (run.topic, record.offset) in self.rejects:
+            self._reject(run, topic, record, RecordRejected("HandlerError", "applying it failed"))
+        else:
+            return False
+        return True
 
     def _reject(self, run: Run, topic: TopicBook, record: LogRecord, rejection: RecordRejected) -> None:
         topic.rejected += 1
@@ -237,9 +258,7 @@ class Task:
         while (customer := self.timers.pop(watermark_ms)) is not None:
             profile = self.profiles[customer]
             profile.release(watermark_ms, self.plan.rules, decided)
-            self.timers.put(customer, profile.deadline(self.plan.rules))
-            self.dirty[customer] = profile
-            self._drain(profile, at, decided)
+            self._carts_changed(profile, at, decided)
 
     def _close_sessions(self, decided: Decided) -> None:
         topics = self.book.topics
@@ -249,19 +268,15 @@ class Task:
             profile.close_sessions(watermark, self.plan.rules, decided)
             self.sessions.put(customer, profile.session_deadline())
             self.dirty[customer] = profile
-            self._drain(profile, 0, decided)
 
-    def _drain(self, profile: Profile, at: int, decided: Decided) -> None:
-        """Take over what was decided; publication of decisions below K is muted, facts always count."""
-        for fact in decided.facts:
-            self.accumulators.add_fact(fact)
-        decided.facts.clear()
-        if decided.steps_and_outcomes:
-            if at >= self.committed.get(self.plan.cart_topic, 0):
-                score = profile.score(self.plan.rules.score_model)
-                self.decisions += [Decision(what, at, score) for what in decided.steps_and_outcomes]
-                self.pending_bytes += 1_024 * len(decided.steps_and_outcomes)
-            decided.steps_and_outcomes.clear()
+    def _decide(self, profile: Profile, at: int, decided: Decided) -> None:
+        """Take over steps and outcomes; publication of those below K is muted."""
+        whats, decided.steps_and_outcomes = decided.steps_and_outcomes, []
+        if at >= self.committed.get(self.plan.cart_topic, 0):
+            due = any(type(what) is DueStep for what in whats)
+            score = profile.score(self.plan.rules.score_model) if due else None
+            self.decisions += [Decision(what, at, score) for what in whats]
+            self.pending_bytes += 1_024 * len(whats)
 
     # ------------------------------------------------------------------ cut and confirm
 

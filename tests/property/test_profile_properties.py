@@ -87,7 +87,7 @@ class Reader:
         profile, decided = self.shopper.profile, self.shopper.decided
         applied = profile.apply(event, self.watermarks[topic], RULES, decided)
         if applied:
-            self.accumulators.count_event(f"engagement.{topic}", event.type, event.occurred_at_ms)
+            self.accumulators.count_events(f"engagement.{topic}", [(event.type, event.occurred_at_ms // 60_000)])
         self.advance(topic, event.occurred_at_ms - LATENESS_MS)
         return applied
 
@@ -96,8 +96,7 @@ class Reader:
         profile, decided = self.shopper.profile, self.shopper.decided
         profile.release(self.watermarks["cart.v1"], RULES, decided)
         profile.close_sessions(min(self.watermarks["clickstream.v1"], self.watermarks["cart.v1"]), RULES, decided)
-        for fact in decided.facts:
-            self.accumulators.add_fact(fact)
+        self.accumulators.add_facts(decided.facts)
         self.decided.update(repr(what) for what in decided.steps_and_outcomes)
         decided.facts.clear()
         decided.steps_and_outcomes.clear()

@@ -16,8 +16,8 @@ def test_an_event_is_counted_in_its_minute_hour_and_day() -> None:
     """The buckets of its own time; only what changed since is told again, as absolute values."""
     accumulators = Accumulators()
     at_ms = T0 + 5 * HOUR_MS + 7 * MINUTE_MS + 1
-    accumulators.count_event(TOPIC, "page_viewed", at_ms)
-    accumulators.count_event(TOPIC, "page_viewed", at_ms + 1)
+    accumulators.count_events(TOPIC, [("page_viewed", at_ms // 60_000)])
+    accumulators.count_events(TOPIC, [("page_viewed", (at_ms + 1) // 60_000)])
     name = f'events|["{TOPIC}","page_viewed"]|events'
     assert accumulators.changed() == {
         f"{name}|60s|{T0 + 5 * HOUR_MS + 7 * MINUTE_MS}": 2,
@@ -25,30 +25,30 @@ def test_an_event_is_counted_in_its_minute_hour_and_day() -> None:
         f"{name}|1d|{T0}": 2,
     }
     assert accumulators.changed() == {}
-    accumulators.count_event(TOPIC, "page_viewed", at_ms + HOUR_MS)
+    accumulators.count_events(TOPIC, [("page_viewed", (at_ms + HOUR_MS) // 60_000)])
     assert accumulators.changed()[f"{name}|1d|{T0}"] == 3
 
 
 def test_an_order_feeds_two_parts() -> None:
     """Revenue and orders, by currency; what is taken back wholly leaves nothing."""
     accumulators = Accumulators()
-    accumulators.add_fact(("order", "EUR", T0 + 1, 1, 4_990))
+    accumulators.add_facts([("order", "EUR", T0 + 1, 1, 4_990)])
     assert accumulators.changed() == {
         f'average_order_value|["EUR"]|{part}|{level}|{T0}': value
         for part, value in (("revenue_minor", 4_990), ("orders", 1))
         for level in ("1h", "1d")
     }
-    accumulators.add_fact(("order", "EUR", T0 + 1, -1, -4_990))
+    accumulators.add_facts([("order", "EUR", T0 + 1, -1, -4_990)])
     assert set(accumulators.changed().values()) == {None}
-    accumulators.add_fact(("order", None, T0 + 1, 1, 1))
+    accumulators.add_facts([("order", None, T0 + 1, 1, 1)])
     assert all('["unknown"]' in name for name in accumulators.changed())
 
 
 def test_active_customers_are_counted_at_each_edge() -> None:
     """One fact may stand for several windows in a row."""
     accumulators = Accumulators()
-    accumulators.add_fact(("active", "24h", T0, 1, 2))
-    accumulators.add_fact(("active", "7d", T0, 1, 1))
+    accumulators.add_facts([("active", "24h", T0, 1, 2)])
+    accumulators.add_facts([("active", "7d", T0, 1, 1)])
     assert accumulators.changed() == {
         f"active_customers|[]|customers|24h|{T0}": 1,
         f"active_customers|[]|customers|24h|{T0 + HOUR_MS}": 1,
@@ -59,12 +59,12 @@ def test_active_customers_are_counted_at_each_edge() -> None:
 def test_cart_facts_go_to_their_cohorts() -> None:
     """Abandonment by the opening, recovery by the first due and since the start; other facts are ignored."""
     accumulators = Accumulators()
-    accumulators.add_fact(("cart_fired", T0, T0 + DAY_MS))
-    accumulators.add_fact(("cart_ended_unfired", T0))
-    accumulators.add_fact(("cart_recovered", T0 + DAY_MS, False, 1))
-    accumulators.add_fact(("cart_recovered", T0 + DAY_MS, False, -1))
-    accumulators.add_fact(("cart_recovered", T0 + DAY_MS, True, 1))
-    accumulators.add_fact(("session", T0, 1, 1, 1, 0, 0))
+    accumulators.add_facts([("cart_fired", T0, T0 + DAY_MS)])
+    accumulators.add_facts([("cart_ended_unfired", T0)])
+    accumulators.add_facts([("cart_recovered", T0 + DAY_MS, False, 1)])
+    accumulators.add_facts([("cart_recovered", T0 + DAY_MS, False, -1)])
+    accumulators.add_facts([("cart_recovered", T0 + DAY_MS, True, 1)])
+    accumulators.add_facts([("session", T0, 1, 1, 1, 0, 0)])
     changed = accumulators.changed()
     assert {name: value for name, value in changed.items() if "|1d|" in name or "|all|" in name} == {
         f"cart_abandonment_rate|[]|fired|1d|{T0}": 1,
@@ -82,28 +82,28 @@ def test_a_moved_event_changes_its_buckets() -> None:
     """A repeated order counts at its earlier time; also after a restart, from what is stored."""
     cart = "engagement.cart.v1"
     stored = Accumulators()
-    stored.count_event(cart, "order_completed", T0 + DAY_MS)
+    stored.count_events(cart, [("order_completed", (T0 + DAY_MS) // 60_000)])
     fields = {name: value for name, value in stored.changed().items() if value is not None}
     for accumulators in (stored, Accumulators.load(fields)):
-        accumulators.add_fact(("moved", "order_completed", T0 + DAY_MS, T0))
+        accumulators.add_facts([("moved", "order_completed", T0 + DAY_MS, T0)])
         changed = accumulators.changed()
         name = f'events|["{cart}","order_completed"]|events|1d'
         assert (changed[f"{name}|{T0}"], changed[f"{name}|{T0 + DAY_MS}"]) == (1, None)
     unknown = Accumulators()
-    unknown.add_fact(("moved", "order_completed", T0 + DAY_MS, T0))
+    unknown.add_facts([("moved", "order_completed", T0 + DAY_MS, T0)])
     assert unknown.changed() == {}
 
 
 def test_a_restart_goes_on_counting() -> None:
     """Loaded values are added to, and are no changes by themselves."""
     first = Accumulators()
-    first.count_event(TOPIC, "page_viewed", T0)
-    first.add_fact(("cart_ended_unfired", T0))
+    first.count_events(TOPIC, [("page_viewed", T0 // 60_000)])
+    first.add_facts([("cart_ended_unfired", T0)])
     stored = {name: value for name, value in first.changed().items() if value is not None}
     second = Accumulators.load(stored)
     assert second.changed() == {}
-    second.count_event(TOPIC, "page_viewed", T0)
-    second.add_fact(("cart_ended_unfired", T0))
+    second.count_events(TOPIC, [("page_viewed", T0 // 60_000)])
+    second.add_facts([("cart_ended_unfired", T0)])
     assert set(second.changed().values()) == {2}
 
 
@@ -117,8 +117,8 @@ def test_too_many_values_of_a_dimension_are_other() -> None:
     """1,000 values are told apart, what comes after is counted together, and counted."""
     accumulators = Accumulators()
     for number in range(DIMENSION_VALUES_MAX + 2):
-        accumulators.add_fact(("order", f"C{number}", T0, 1, 1))
-    accumulators.add_fact(("order", "C0", T0, 1, 1))
+        accumulators.add_facts([("order", f"C{number}", T0, 1, 1)])
+    accumulators.add_facts([("order", "C0", T0, 1, 1)])
     changed = accumulators.changed()
     assert changed[f'average_order_value|["other"]|orders|1d|{T0}'] == 2
     assert changed[f'average_order_value|["C0"]|orders|1d|{T0}'] == 2
@@ -129,7 +129,7 @@ def test_too_many_values_of_a_dimension_are_other() -> None:
 def test_buckets_expire_behind_what_may_still_be_published() -> None:
     """Length + horizon + 24 h + a bucket behind the metric's own watermarks; the total since the start never."""
     accumulators = Accumulators()
-    accumulators.add_fact(("cart_fired", T0, T0))
+    accumulators.add_facts([("cart_fired", T0, T0)])
     accumulators.changed()
     accumulators.expire({"clickstream": T0 + 900 * DAY_MS, "email": T0 + 900 * DAY_MS})
     assert accumulators.changed() == {
@@ -143,7 +143,7 @@ def test_buckets_expire_behind_what_may_still_be_published() -> None:
     assert accumulators.changed() == {field_of(Key("cart_abandonment_rate", (), "fired", "1d", T0)): None}
     accumulators.expire({"cart": T0 + 999 * DAY_MS})
     assert accumulators.changed() == {}
-    accumulators.add_fact(("cart_fired", T0 + 999 * DAY_MS, T0 + 999 * DAY_MS))
+    accumulators.add_facts([("cart_fired", T0 + 999 * DAY_MS, T0 + 999 * DAY_MS)])
     assert accumulators.changed()["cart_recovery_rate|[]|fired|all|0"] == 2
 
 
@@ -151,9 +151,9 @@ def test_expired_dimension_values_make_room() -> None:
     """What is no longer stored no longer counts towards the limit."""
     accumulators = Accumulators()
     for number in range(DIMENSION_VALUES_MAX):
-        accumulators.add_fact(("order", f"C{number}", T0, 1, 1))
+        accumulators.add_facts([("order", f"C{number}", T0, 1, 1)])
     accumulators.expire({"cart": T0 + 400 * DAY_MS})
-    accumulators.add_fact(("order", "new", T0 + 400 * DAY_MS, 1, 1))
+    accumulators.add_facts([("order", "new", T0 + 400 * DAY_MS, 1, 1)])
     assert accumulators.others == 0
 
 

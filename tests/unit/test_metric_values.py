@@ -26,8 +26,7 @@ ALL = ("clickstream", "cart", "email", "social")
 
 def fields(*facts: tuple[Any, ...]) -> dict[str, int]:
     accumulators = Accumulators()
-    for fact in facts:
-        accumulators.add_fact(fact)
+    accumulators.add_facts(facts)
     return {name: value for name, value in accumulators.changed().items() if value is not None}
 
 
