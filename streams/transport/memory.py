@@ -54,8 +54,8 @@ class MemoryBroker:
 class MemoryLog:
     """A worker's side of a MemoryBroker (implements the port Log).
 
-    generation: what this member believes; commits of an older generation than the partition's are refused. `fail_next` holds names of calls
-    (committed, publish, offsets, punctuate) to refuse once with LogUnavailable.
+    generation: what this member believes; commits of an older generation than the partition's are refused. `fail_next`
+    holds names of calls (committed, publish, offsets, punctuate) to refuse once with LogUnavailable.
     """
 
     def __init__(self, broker: MemoryBroker, topics: Sequence[str]) -> None:
@@ -78,7 +78,8 @@ class MemoryLog:
 
     async def bounds(self, partition: int) -> dict[str, tuple[int, int]]:
         """(log start, log end) of each topic."""
-        return {topic: (self.broker.starts[topic, partition], self.broker.end(topic, partition)) for topic in self.topics}
+        starts, end = self.broker.starts, self.broker.end
+        return {topic: (starts[topic, partition], end(topic, partition)) for topic in self.topics}
 
     async def commit_offsets(self, partition: int, offsets: Mapping[str, int]) -> None:
         """Commit, or Fenced where another member owns the partition."""
