@@ -65,6 +65,7 @@ def test_a_killed_worker_loses_and_repeats_nothing(brokers: Brokers, deploy: Any
     deployment.wait_read(90)
     findings = judged(deployment)
     assert findings.ok, f"{findings.text()}\n{deployment.logs()}"
+    assert not findings.went_back
 
 
 @pytest.mark.chaos_long
@@ -81,6 +82,7 @@ def test_a_loaded_history_equals_the_fold(brokers: Brokers, deploy: Any) -> None
     assert worker.process.returncode == 0
     assert findings.ok, f"{findings.text()}\n{deployment.logs()}"
     assert findings.verdict.repeated_same_id == 0
+    assert not findings.went_back
 
 
 @pytest.mark.chaos_long
@@ -108,6 +110,7 @@ def test_a_history_read_under_fire_equals_the_fold(own_brokers: Brokers, deploy:
     print(f"under fire for {time.monotonic() - begun:.0f} s")
     findings = judged(deployment)
     assert findings.ok, f"{findings.text()}\n{deployment.logs()}"
+    assert set(findings.went_back.values()) <= fire.frozen_tasks
     assert sum(worker.process.returncode == -9 for worker in deployment.workers) == 6
 
 
@@ -126,6 +129,8 @@ class Fire:
         self.wave_records = len(records) * 8 // 10 // self.WAVES
         self.workers: list[WorkerProcess] = []
         """The two at work, the older first."""
+        self.frozen_tasks: set[int] = set()
+        """Tasks of a worker that was frozen: its scores may have come out late."""
 
     def open(self) -> None:
         """A part of the history arrives at once; the second worker will die before it publishes."""
@@ -188,6 +193,7 @@ class Fire:
             frozen, begun = self.workers[0], time.monotonic()
             tasks = frozen.assigned
             frozen.freeze()
+            self.frozen_tasks |= tasks
             recovered_s = self.deployment.wait_moved(tasks)
             time.sleep(max(0.0, begun + self.FROZEN_S - time.monotonic()))
             frozen.wake()

@@ -1,11 +1,12 @@
 """What workers left on real brokers, held against the independent fold of the input log."""
 
+import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.support.fold import CHANNELS, Result, fold
+from tests.support.fold import CHANNELS, FoldRecord, Result, fold
 from tests.support.judge import Outputs, Verdict, compare, read_topic
 from tests.support.totals import disagreements, summed, totals_of
 from tests.support.workers import Deployment
@@ -21,6 +22,8 @@ class Findings:
     metrics: list[str]
     active_short: int
     """Hours in which fewer active customers were counted than there were; see `hold_against_fold`."""
+    went_back: dict[str, int]
+    """Customer -> partition, where the last score in the log is older than one before it."""
 
     @property
     def ok(self) -> bool:
@@ -34,7 +37,8 @@ class Findings:
         lines = [
             self.verdict.text(),
             f"account {dict(account)}; {len(self.result.triggers)} triggers, outcomes {dict(outcomes)}",
-            f"{self.accumulators} totals, {len(self.metrics)} differ; {self.active_short} of active customers short",
+            f"{self.accumulators} totals, {len(self.metrics)} differ; {self.active_short} of active customers short; "
+            f"{len(self.went_back)} scores went back",
             *self.metrics[:10],
         ]
         return "\n".join(lines)
@@ -44,7 +48,8 @@ def hold_against_fold(deployment: Deployment, policy: Mapping[str, Any]) -> Find
     """Read the whole input log and all outputs, fold, compare. Stop the workers first.
 
     Who was active in which hour is told exactly only where a customer's topics are not read more than 40 hours apart,
-    which nobody promises for history: these counts may be short, and never too high.
+    which nobody promises for history: these counts may be short, and never too high. Of scores the newest in the log is
+    compared: what a frozen worker had handed to its producer comes out late, after what its successor published.
     """
     bootstrap, names = deployment.brokers.bootstrap, deployment.names
     inputs = {
@@ -52,9 +57,12 @@ def hold_against_fold(deployment: Deployment, policy: Mapping[str, Any]) -> Find
         for topic in (names.topic(f"{channel}.v1") for channel in CHANNELS)
         for partition, log in read_topic(bootstrap, topic).items()
     }
-    outputs = Outputs(
-        *(read_topic(bootstrap, names.topic(f"{name}.v1")) for name in ("triggers", "outcomes", "rejected", "scores"))
+    triggers, outcomes, rejected, scores = (
+        read_topic(bootstrap, names.topic(f"{name}.v1")) for name in ("triggers", "outcomes", "rejected", "scores")
     )
+    went_back = {customer: partition for partition, log in scores.items() for customer in _went_back(log)}
+    newest = {partition: _newest(log) for partition, log in scores.items()}
+    outputs = Outputs(triggers, outcomes, rejected, newest)
     result = fold(inputs, policy, strict=False)
     verdict = compare(result, inputs, outputs, deployment.read_customers(), account=deployment.read_account())
     wanted = totals_of(result.metrics, names.topic_prefix)
@@ -67,4 +75,30 @@ def hold_against_fold(deployment: Deployment, policy: Mapping[str, Any]) -> Find
     for key in short:
         got[key] = wanted[key]
     differ = disagreements(wanted, got, max(result.watermarks.values()))
-    return Findings(verdict, result, len(got), differ, len(short))
+    return Findings(
+        verdict=verdict,
+        result=result,
+        accumulators=len(got),
+        metrics=differ,
+        active_short=len(short),
+        went_back=went_back,
+    )
+
+
+def _age(record: FoldRecord) -> tuple[int, int]:
+    score = json.loads(record.value or b"")
+    return score["rev"], score["as_of_ms"]
+
+
+def _newest(log: Sequence[FoldRecord]) -> list[FoldRecord]:
+    """The newest score of each customer; the later one of equals."""
+    found: dict[bytes | None, FoldRecord] = {}
+    for record in log:
+        if record.key not in found or _age(record) >= _age(found[record.key]):
+            found[record.key] = record
+    return list(found.values())
+
+
+def _went_back(log: Sequence[FoldRecord]) -> list[str]:
+    last = {record.key: record for record in log}
+    return [(record.key or b"").decode() for record in _newest(log) if _age(last[record.key]) < _age(record)]
