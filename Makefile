@@ -50,6 +50,10 @@ format: env ## let ruff format the code and repair what it can
 chaos: env ## the long chaos suites: kills, freezes, restarts
 	@$(BIN)/python -m pytest -m "chaos or chaos_long" --timeout 1800 $(PYTEST)
 
+.PHONY: simulate
+simulate: env ## random faults on the real task code in memory, a run a seed (SEEDS=2000, or SEEDS=7:8 for seed 7)
+	@$(BIN)/python -m tests.simulation.campaign $(or $(SEEDS),2000)
+
 .PHONY: bench
 bench: env ## measure; the figures go to bench/report.json
 	@$(BIN)/python -m bench $(BENCH)

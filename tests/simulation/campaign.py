@@ -1,4 +1,4 @@
-"""Random schedules: one seed is one run. `python -m tests.simulation.campaign 1000` runs seeds 0 to 999, `7:8` seed 7.
+"""Random schedules: one seed is one run. `make simulate SEEDS=1000` runs seeds 0 to 999, `SEEDS=7:8` seed 7.
 
 A failing seed is printed with its faults, its schedule cut short, and how to run it again.
 """
@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -16,7 +17,21 @@ from tests.simulation.process import CALLS
 from tests.simulation.verdict import faults_of
 from tests.support.world import START_MS
 
-FAULTS = ("crash", "reb", "notice", "release", "fail", "wipe", "lost", "late", "err", "half", "fatal", "pause")
+FAULTS = (
+    "crash",
+    "reb",
+    "notice",
+    "release",
+    "fail",
+    "wipe",
+    "lost",
+    "late",
+    "err",
+    "half",
+    "fatal",
+    "refetch",
+    "pause",
+)
 RATES = (0, 0, 0.005, 0.01, 0.03)
 RARE = {"wipe": 0.1, "fatal": 0.3}
 KINDS = (
@@ -27,6 +42,7 @@ KINDS = (
     *("order_cancelled", "order_refunded", "email_opened", "post_liked", "audience_counted"),
 )
 CHANNELS = ("cart", "cart", "clickstream", "email", "social")
+PROGRESS_S = 10
 LATE_S = (3, 4, 6, 9, 30)
 
 
@@ -47,10 +63,13 @@ class Setting:
                 "profiles_max": rng.choice((1, 2, 50_000)),
                 "timers_page": rng.choice((1, 2, 10_000)),
                 "dirty_customers_max": rng.choice((1, 3, 4_000)),
+                "trigger_max_staleness_ms": rng.choice((0, 0, 0, 4_000)),
             },
             world={
                 "skew_s": rng.choice(((0, 0), (1, 0), (0, 1), (-1, 1), (1, -1))),
                 "page": rng.choice((1, 2, 10_000)),
+                "ordered": rng.random() < 0.8,
+                "jumps": rng.random() < 0.6,
                 "held": frozenset(rng.sample(CALLS, rng.choice((3, 6, 9, len(CALLS))))),
             },
             rates={fault: rng.choice(RATES) * RARE.get(fault, 1) for fault in FAULTS},
@@ -147,6 +166,8 @@ class Generator:
             simulation.do(f"{name}.err:{rng.choice(waiting)}")
         elif fault == "fatal" and waiting:
             simulation.do(f"{name}.fatal:{rng.choice(waiting)}")
+        elif fault == "refetch":
+            simulation.do(f"{name}.refetch:{rng.choice(CHANNELS)}")
         elif fault == "pause":
             self.paused ^= {name}
         elif fault in ("crash", "notice", "release", "half"):
@@ -218,24 +239,32 @@ def report(seed: int, faults: dict[str, list[str]], setting: Setting, labels: li
     lines = [f"seed {seed}: {', '.join(faults)}", f"  setting: {setting.world} {setting.plan}"]
     lines += [f"  {name}: {line[:600]}" for name, found in faults.items() for line in found[:4]]
     lines += [f"  schedule ({len(short)} of {len(labels)} steps):", f"    {' '.join(short)}"]
-    return "\n".join([*lines, f"  again: python -m tests.simulation.campaign {seed}:{seed + 1}"])
+    return "\n".join([*lines, f"  again: make simulate SEEDS={seed}:{seed + 1}"])
+
+
+def told(seed: int) -> str | None:
+    """Run a seed; what to tell of it, None where all is well."""
+    logging.disable(logging.CRITICAL)
+    faults, setting, labels = run(seed)
+    return report(seed, faults, setting, labels) if faults else None
 
 
 def main(wanted: str) -> int:
-    """Run the seeds; returns how many failed."""
+    """Run the seeds on all processors; returns how many failed."""
     first, _, end = wanted.rpartition(":")
     seeds = range(int(first or 0), int(end))
-    logging.disable(logging.CRITICAL)
-    begun, failed = time.monotonic(), 0
-    for seed in seeds:
-        faults, setting, labels = run(seed)
-        if faults:
-            failed += 1
-            print(report(seed, faults, setting, labels), flush=True)
+    begun, failed, shown = time.monotonic(), 0, time.monotonic()
+    with ProcessPoolExecutor() as pool:
+        for done, text in enumerate(pool.map(told, seeds, chunksize=10), 1):
+            if text is not None:
+                failed += 1
+                print(text, flush=True)
+            if time.monotonic() - shown > PROGRESS_S:
+                shown = time.monotonic()
+                print(f"... {done} of {len(seeds)} seeds, {failed} failed", flush=True)
     elapsed = time.monotonic() - begun
-    print(
-        f"{len(seeds)} seeds, {failed} failed, {elapsed:.0f} s, {len(seeds) / elapsed:.1f} seeds a second", flush=True
-    )
+    rate = len(seeds) / elapsed
+    print(f"{len(seeds)} seeds, {failed} failed, {elapsed:.0f} s, {rate:.1f} seeds a second", flush=True)
     return failed
 
 

@@ -12,6 +12,7 @@ A worker:        A.claim | A.cart, A.click (read one record) | A.poll:TOPIC,N | 
                  | A.cut A.rej A.exec A.pub A.koff (the steps of a commit) | A.hb (compare) | A.punct
                  | A.claimR A.claimK (claim up to the write, and from there) | A.crash | A.release (it hands the task
                  back) | A.notice (it learns that it lost it) | A.half (it publishes half of what it has to)
+                 | A.refetch:TOPIC (it reads the last three records again)
 A single call:   A.go:GATE | A.err:GATE (it fails) | A.fatal:GATE (it fails so that the worker stops)
 """
 
@@ -47,7 +48,8 @@ class Simulation:
     """The world and its two workers. Everything happens in `do`, and after it everything waits.
 
     skew_s: how far the clocks of A and B are off. held: the calls to store and log that are held until `go`; without it
-    the steps of commits and claims are, by their own labels. ordered: see SimulatedLog.
+    the steps of commits and claims are, by their own labels. ordered: see SimulatedLog. jumps: whether the clock jumps
+    in the end, so that sessions end, too.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Simulation:
         skew_s: tuple[int, int] = (0, 0),
         held: frozenset[str] | None = None,
         ordered: bool = True,
+        jumps: bool = False,
         page: int = 10_000,
         processor: Callable[..., Processor] = Processor,
         **plan: Any,
@@ -68,7 +71,7 @@ class Simulation:
         self.network.held = IN_FLIGHT
         self.store = SimulatedStore(page)
         self.by_steps, self.held = held is None, HELD_IN_SCHEDULES if held is None else held
-        self.ordered, self.new_processor = ordered, processor
+        self.ordered, self.jumps, self.new_processor = ordered, jumps, processor
         self.skew_s = dict(zip("AB", skew_s, strict=True))
         self.owner = "A"
         self.late_within_lateness: list[str] = []
@@ -320,6 +323,14 @@ class Simulation:
         worker.runs.setdefault(topic, deque()).append(run)
         if not worker.doing(topic):
             worker.busy[topic] = self._spawn(worker, self._agent(worker, topic))
+        return True
+
+    def _refetch_by(self, worker: Worker, channel: str) -> bool:
+        """The transport hands in again what it handed in before."""
+        topic = TOPIC_OF[channel]
+        if worker.processor.claim_of(0) is None or topic not in worker.fetch_from:
+            return False
+        worker.fetch_from[topic] = max(0, worker.fetch_from[topic] - 3)
         return True
 
     async def _agent(self, worker: Worker, topic: str) -> None:
