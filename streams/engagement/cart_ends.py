@@ -9,6 +9,9 @@ from streams.engagement.cart_rules import CartPolicy, Effect, Ending, Entry
 from streams.engagement.cart_state import Cart, CartKey, key_order
 from streams.engagement.decisions import Decided, Outcome
 
+# Looking a member up in its Enum costs more than the rest of a line.
+_ORDER, _CLEAR = Ending.ORDER, Ending.CLEAR
+
 
 class Order(NamedTuple):
     """What carts need of an order; total in minor units."""
@@ -45,13 +48,13 @@ def end(carts: Carts, cart: Cart, name: OutcomeName, ended_ms: int, decided: Dec
 
 def fold_end(carts: Carts, entry: Entry, effect: Effect, policy: CartPolicy, decided: Decided) -> None:
     """Fold an order, a clear or a login: of each cart it reaches that was open at its time, all lines not newer end."""
-    if effect.ends is Ending.ORDER:
+    if effect.ends is _ORDER:
         _fold_order(carts, entry, policy, decided)
         return
     time_ms, key = entry[0], entry[4]
     keys: set[CartKey] | None = None
     name: OutcomeName = "merged"
-    if effect.ends is Ending.CLEAR:
+    if effect.ends is _CLEAR:
         keys, name = {key}, "emptied"
     for cart in _reached(carts, time_ms, keys):
         part = _closed_part(carts, cart, time_ms)

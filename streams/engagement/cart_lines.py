@@ -63,13 +63,13 @@ def remove(lines: Lines, piece: Piece) -> None:
 
 def total(lines: Lines) -> tuple[int | None, str | None]:
     """Return (sum in minor units, currency); None where a price is missing, currencies differ, or no line is there."""
-    amount, currencies = 0, set()
-    for _, _, quantity, price, currency, _, _, _ in lines.values():
-        currencies.add(currency)
-        if price is None or len(currencies) > 1:
+    amount, currency = None, None
+    for line in lines.values():
+        _, _, quantity, price, its_currency, _, _, _ = line
+        if price is None or (amount is not None and its_currency != currency):
             return None, None
-        amount += quantity * price
-    return (amount, currencies.pop()) if currencies else (None, None)
+        amount, currency = (amount or 0) + quantity * price, its_currency
+    return amount, currency
 
 
 def in_order(lines: Lines) -> list[Line]:

@@ -6,6 +6,7 @@ TRANSITIONS holds every transition; EFFECTS says which row of it an event takes,
 
 from dataclasses import dataclass
 from enum import Enum, IntEnum
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -28,6 +29,7 @@ REPEATED_ORDER_MS = 30 * DAY_MS
 _UNITS = (("h", 3_600_000), ("m", MINUTE_MS), ("s", 1_000), ("ms", 1))
 
 
+@lru_cache(maxsize=256)
 def step_name(step_ms: int) -> str:
     """Return a step's name: its duration in the largest of h, m, s, ms that divides it.
 
@@ -183,6 +185,8 @@ EFFECTS: dict[str, Effect] = {
 
 EFFECT_OF_CODE = tuple(sorted(EFFECTS.values(), key=lambda effect: effect.code))
 _CART_UPDATED = EFFECTS["cart_updated"].code
+# Looking a member up in its Enum costs more than the rest of a line.
+_ADDED, _REMOVED, _ORDERED = Body.ADDED, Body.REMOVED, Body.ORDER
 
 Piece: TypeAlias = tuple[str | None, str | None, int | None, int | None, str | None, str | None, str | None]
 """A product as an event gives it: product_id, name, quantity, unit_price_minor, currency, url, image_url."""
@@ -200,9 +204,9 @@ def compact(event: CartEvent) -> Entry | None:
         return None
     carries = effect.body
     body: Any = None
-    if carries is Body.ADDED or carries is Body.REMOVED:
+    if carries is _ADDED or carries is _REMOVED:
         body = _piece(event, event.currency)
-    elif carries is Body.ORDER:
+    elif carries is _ORDERED:
         body = (event.order_id, event.total_minor, event.currency)
     elif effect.code == _CART_UPDATED and event.items is not None:
         effect = EFFECTS["cart_updated with items" if event.items else "cart_updated with items=[]"]

@@ -3,9 +3,10 @@
 from bisect import bisect_right, insort
 from typing import Any
 
-from models.outputs import TRIGGER_IDS_MAX, trigger_id
+from models.outputs import TRIGGER_IDS_MAX
 from streams.engagement.cart_lines import Lines, in_order, key_of, total, view
-from streams.engagement.cart_rules import TOUCHES_MAX, CartPolicy, State, step_name
+from streams.engagement.cart_rules import TOUCHES_MAX, CartPolicy, step_name
+from streams.engagement.decisions import trigger_ids
 
 CartKey = str | None
 
@@ -48,10 +49,6 @@ class Cart:
         self.touches: list[int] = []
         self.fired: list[int] = []
         self.triggers: list[tuple[int, int]] = []
-
-    @property
-    def state(self) -> State:
-        return State.FIRED if self.fired else State.ARMED
 
     @property
     def kind(self) -> str:
@@ -102,11 +99,8 @@ class Cart:
 
     def trigger_ids(self, customer_id: str, since_ms: int = -1) -> list[str]:
         """Return the ids of its triggers, oldest first; of those whose touch is not before `since_ms`."""
-        return [
-            trigger_id(customer_id, self.key, touch_ms, step_name(step_ms))
-            for touch_ms, step_ms in self.triggers
-            if touch_ms >= since_ms
-        ]
+        triggers = self.triggers if since_ms < 0 else [pair for pair in self.triggers if pair[0] >= since_ms]
+        return trigger_ids(customer_id, self.key, triggers) if triggers else []
 
     def total(self) -> tuple[int | None, str | None]:
         """Return (total in minor units, currency), None where it has none."""

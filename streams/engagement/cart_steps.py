@@ -21,7 +21,9 @@ def next_due(carts: Carts, policy: CartPolicy) -> int | None:
 def fire(carts: Carts, clock_ms: int, policy: CartPolicy, decided: Decided) -> None:
     """Fire every step and expiry due before the clock, by due time, then cart_id."""
     while carts.open:
-        cart = min(carts.open.values(), key=lambda cart: (cart.due(policy)[0], key_order(cart.key)))
+        cart, *others = carts.open.values()
+        if others:
+            cart = min(carts.open.values(), key=lambda cart: (cart.due(policy)[0], key_order(cart.key)))
         due_ms, index = cart.due(policy)
         if due_ms >= clock_ms:
             return
@@ -46,7 +48,8 @@ def _fire_step(
     name, step_ms = policy.steps[index]
     due_ms = cart.last_touch_ms + step_ms
     cart.fired.append(step_ms)
-    reason = _suppressed(carts, cart, due_ms, policy)
+    total_minor, currency = cart.total()
+    reason = _suppressed(carts, total_minor, due_ms, policy)
     if reason is not None:
         outcome = outcome_of(carts, cart, "suppressed", due_ms)
         outcome.step, outcome.due_ms, outcome.reason = name, due_ms, reason
@@ -57,7 +60,6 @@ def _fire_step(
     if cart.first_due_ms is None:
         cart.first_due_ms = due_ms if first_due_ms is None else first_due_ms
         decided.facts.append(("cart_fired", cart.opened_ms, cart.first_due_ms))
-    total_minor, currency = cart.total()
     decided.steps_and_outcomes.append(
         DueStep(
             customer_id=carts.customer_id,
@@ -72,14 +74,13 @@ def _fire_step(
             currency=currency,
             shipping_minor=cart.shipping_minor,
             checkout_url=cart.checkout_url,
-            trigger_ids=cart.trigger_ids(carts.customer_id),
+            triggers=cart.triggers[:],
         )
     )
 
 
-def _suppressed(carts: Carts, cart: Cart, due_ms: int, policy: CartPolicy) -> str | None:
+def _suppressed(carts: Carts, total_minor: int | None, due_ms: int, policy: CartPolicy) -> str | None:
     """Return why a step gives no trigger, None where it does."""
-    total_minor, _ = cart.total()
     if total_minor is not None and total_minor < policy.min_cart_value_minor:
         return "below_min_value"
     cooldown_ms, last_ms = policy.trigger_cooldown_ms, carts.last_due_ms

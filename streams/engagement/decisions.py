@@ -1,9 +1,11 @@
 """What the core decides while it folds events: due steps, outcomes, and facts for the metrics."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from models.outputs import OutcomeName, outcome_id, trigger_id
+from streams.engagement.cart_rules import step_name
 
 
 @dataclass(slots=True)
@@ -26,12 +28,22 @@ class DueStep:
     currency: str | None
     shipping_minor: int | None
     checkout_url: str | None
-    trigger_ids: list[str]
-    """All trigger ids of the cart up to and with this one (newest 64)."""
+    triggers: list[tuple[int, int]]
+    """(last touch, step in ms) of all triggers of the cart up to and with this one (newest 64)."""
 
     @property
     def trigger_id(self) -> str:
         return trigger_id(self.customer_id, self.cart_id, self.last_touch_ms, self.step)
+
+    @property
+    def trigger_ids(self) -> list[str]:
+        """Ids of the triggers; only a step that went stale asks for them."""
+        return trigger_ids(self.customer_id, self.cart_id, self.triggers)
+
+
+def trigger_ids(customer_id: str, cart_id: str | None, triggers: Iterable[tuple[int, int]]) -> list[str]:
+    """The ids of a cart's triggers, each given by its last touch and its step in ms."""
+    return [trigger_id(customer_id, cart_id, touch_ms, step_name(step_ms)) for touch_ms, step_ms in triggers]
 
 
 @dataclass(slots=True)

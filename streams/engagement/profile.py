@@ -150,9 +150,12 @@ class Profile:
 
     def deadline(self, rules: Rules) -> int | None:
         """The earliest time at which the cart watermark calls for `release`."""
-        if self._carts is None and self._cold is None:
-            return None
-        return self.carts.deadline(rules.cart)
+        carts = self._carts
+        if carts is None:
+            if self._cold is None:
+                return None
+            carts = self.carts
+        return carts.deadline(rules.cart)
 
     def session_deadline(self) -> int | None:
         """When the oldest open session ends for good: final once the watermark is greater."""

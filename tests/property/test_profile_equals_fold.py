@@ -83,7 +83,7 @@ def content_of(decision: Any) -> dict[str, Any]:
     content = asdict(decision)
     if not isinstance(decision, DueStep):
         return {**content, "outcome_id": decision.outcome_id}
-    del content["first_due_ms"], content["trigger_ids"]
+    del content["first_due_ms"], content["triggers"]
     items_count = sum(item["quantity"] for item in content["items"])
     return {**content, "trigger_id": decision.trigger_id, "items_count": items_count}
 
