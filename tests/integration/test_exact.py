@@ -88,9 +88,10 @@ def test_a_loaded_history_equals_the_fold(brokers: Brokers, deploy: Any) -> None
 @pytest.mark.chaos_long
 @pytest.mark.timeout(1_800)
 def test_a_history_read_under_fire_equals_the_fold(own_brokers: Brokers, deploy: Any) -> None:
-    """Six kill -9 of two workers (three inside a commit), a freeze beyond the session, Redis restarted, killed and cut.
+    """Six kill -9 of two workers, three inside a commit; one frozen beyond its session; Redis and Kafka down as well.
 
-    The records arrive while this goes on, a wave with each fault.
+    Redis is restarted once, and once killed with the end of its file lost; Kafka is killed. The records arrive
+    meanwhile, a wave with each fault.
     """
     records = planned()
     deployment = deploy(own_brokers, PARTITIONS="8", **SLOW)
@@ -104,6 +105,7 @@ def test_a_history_read_under_fire_equals_the_fold(own_brokers: Brokers, deploy:
     fire.restart_redis()
     fire.kill()
     fire.kill_redis()
+    fire.kill_kafka()
     fire.kill(then="exec:20")
     fire.killed_by_its_failpoint("before EXEC")
     fire.cease()
@@ -120,7 +122,7 @@ class Fire:
     Where a replacement is started with a failpoint, it dies by itself in the next wave.
     """
 
-    WAVES = 9
+    WAVES = 10
     WAVE_S = 12.0
     FROZEN_S = 8.0
 
@@ -219,6 +221,15 @@ class Fire:
             server.start()
             undone = sum((before - self.deployment.records_read()).values())
             self._all_moved(f"Redis killed, {lost} bytes and {undone} records of its state lost", before, begun)
+
+    def kill_kafka(self) -> None:
+        """kill -9 of the broker, and its return."""
+        with self._wave():
+            server = self.deployment.brokers.kafka
+            server.kill()
+            before, begun = self.deployment.records_read(), time.monotonic()
+            server.start()
+            self._all_moved("Kafka killed", before, begun)
 
     def _all_moved(self, what: str, before: Counter[int], begun: float) -> None:
         self.deployment.wait_moved(range(self.deployment.settings.partitions), before)

@@ -37,8 +37,8 @@ class Findings:
         lines = [
             self.verdict.text(),
             f"account {dict(account)}; {len(self.result.triggers)} triggers, outcomes {dict(outcomes)}",
-            f"{self.accumulators} totals, {len(self.metrics)} differ; {self.active_short} of active customers short; "
-            f"{len(self.went_back)} scores went back",
+            f"{self.accumulators} totals, {len(self.metrics)} differ",
+            f"{self.active_short} counts of active customers short, {len(self.went_back)} scores went back",
             *self.metrics[:10],
         ]
         return "\n".join(lines)

@@ -207,7 +207,7 @@ class Deployment:
 
     async def _load(self, records: Sequence[Planned], per_s: float | None) -> None:
         async with AIOKafkaProducer(
-            bootstrap_servers=self.brokers.bootstrap, acks="all", max_batch_size=BATCH_BYTES_MAX
+            bootstrap_servers=self.brokers.bootstrap, enable_idempotence=True, max_batch_size=BATCH_BYTES_MAX
         ) as producer:
             begun, sent, rest = time.monotonic(), 0, iter(records)
             size = SLICE_RECORDS if per_s is None else max(1, int(per_s / 10))
