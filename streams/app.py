@@ -63,7 +63,12 @@ def create_app(settings: Settings) -> App:
 
 def add_customers_table(app: App, settings: Settings, processor: Processor) -> None:
     """Register the `customers` table: the profiles of the tasks, readable from any agent, page or task of the app."""
-    table: Any = app.Table("customers", partitions=settings.partitions, help="what is known of each customer")
+    table: Any = app.Table(
+        "customers",
+        store=settings.redis_url,
+        partitions=settings.partitions,
+        help="what is known of each customer",
+    )
     table.attach(
         profile=processor.profile,
         customers=lambda: [customer for task in processor.tasks.values() for customer in task.profiles],

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -24,13 +26,20 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(name)
     from streams.app import create_app
 
-    try:
+    with _settings_refused():
         found = create_app(Settings.load())
+    globals()["app"] = found
+    return found
+
+
+@contextmanager
+def _settings_refused() -> Iterator[None]:
+    """End the process with a message instead of a traceback."""
+    try:
+        yield
     except InvalidSettings as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(error.exit_code) from None
-    globals()["app"] = found
-    return found
 
 
 def run_worker(settings: Settings) -> NoReturn:
@@ -96,4 +105,5 @@ def _end_with(parent: int) -> None:
 if __name__ == "__main__":
     if len(sys.argv) > 1:
         threading.Thread(target=_end_with, args=(int(sys.argv[1]),), daemon=True).start()
-    run_worker(Settings.load())
+    with _settings_refused():
+        run_worker(Settings.load())

@@ -65,7 +65,7 @@ class RedisStore:
             lines = (line.partition(":") for line in answer.decode().splitlines())
             return {name: value for name, _, value in lines}
 
-        info = await self._wire.run(operation)
+        info = await self._wire.first(operation)
         version = tuple(int(part) for part in info["redis_version"].split(".")[:2])
         where = f"Redis at {self._wire.address}"
         if version < OLDEST:

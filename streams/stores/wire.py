@@ -77,13 +77,26 @@ class Wire:
                     return await operation(connection)
             except (*LOST, Refused) as error:
                 delay = _BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)]
-                if asyncio.get_running_loop().time() + delay > deadline:
+                hopeless = isinstance(error, exceptions.AuthenticationError)
+                if hopeless or asyncio.get_running_loop().time() + delay > deadline:
                     reason = str(error) if isinstance(error, Refused) else refusal(error)
                     raise StoreUnavailable(
                         f"Redis at {self.address} does not serve: {reason}, {attempt + 1} attempts"
                     ) from error
             await asyncio.sleep(delay)
             attempt += 1
+
+    async def first(self, operation: Callable[[AbstractConnection], Awaitable[T]]) -> T:
+        """Run the operation a worker begins with: InvalidSettings where Redis does not let it in."""
+        try:
+            return await self.run(operation)
+        except StoreUnavailable as error:
+            if isinstance(error.__cause__, exceptions.AuthenticationError):
+                raise InvalidSettings(
+                    f"Redis at {self.address} does not accept the user and password of PULSELINE_REDIS_URL "
+                    "(redis://user:password@host:port/db): correct it"
+                ) from None
+            raise
 
     @asynccontextmanager
     async def _lease(self, *, fresh: bool) -> AsyncIterator[AbstractConnection]:

@@ -13,7 +13,7 @@ import faust.app
 from faust.worker import Worker as FaustWorker
 
 from streams.errors import PulselineError
-from streams.settings import Settings
+from streams.settings import Settings, mask
 from streams.transport.logs import logging_config
 from streams.transport.runs import RunScheduler
 from streams.transport.tables import TableManager
@@ -39,6 +39,7 @@ class Worker(FaustWorker):
 
     def __init__(self, app: "App", *services: Any, **options: Any) -> None:
         super().__init__(app, *services, **options)
+        self.spinner = None  # it would mangle a log that is read by programs
         app.process = self
 
     def stop_because(self, error: Exception) -> None:
@@ -109,7 +110,8 @@ def faust_app(settings: Settings, **options: Any) -> App:
     return App(
         settings.app_id,
         broker=[f"pulseline://{broker.strip()}" for broker in settings.kafka_bootstrap.split(",")],
-        store=settings.redis_url,
+        # Faust prints this one in its banner; the customers table has the whole URL.
+        store=mask(settings.redis_url),
         broker_client_id=settings.app_id,
         broker_request_timeout=settings.request_timeout_ms / 1_000,
         broker_session_timeout=min(settings.session_timeout_ms, settings.request_timeout_ms) / 1_000,

@@ -2,7 +2,7 @@
 
 No line tells what a customer's event held. So aiokafka and kafka-python never log below INFO (at DEBUG they write whole
 requests and responses), and of an error that is not raised on purpose only kind and place are told: its text may quote
-what it failed on, as KeyError's does.
+what it failed on, as KeyError's does. Nor does an outage flood the log: a message that repeats itself is thinned.
 """
 
 import json
@@ -17,6 +17,9 @@ from streams.errors import PulselineError
 NOISY = ("faust", "mode", "asyncio")
 INDISCREET = ("aiokafka", "kafka")
 TOLD_WHOLE = (PulselineError, OSError)
+WINDOW_S, BURST = 10.0, 20
+"""At most BURST messages of a kind in WINDOW_S, of Kafka's clients one: they log each of their attempts to connect."""
+KINDS_MAX = 1_000
 CAUSED = "\n\nThe above exception was the direct cause of the following exception:\n\n"
 
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
@@ -49,6 +52,32 @@ class JsonFormatter(DiscreetFormatter):
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)
+
+
+class Thinning(logging.Filter):
+    """Leaves out what repeats itself; the next message of its kind tells how often."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: dict[tuple[str, str], tuple[float, int]] = {}
+        """Logger and text before its values are put in -> (begin of the window, messages in it)."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is written."""
+        if record.levelno < logging.INFO:
+            return True
+        limit = 1 if record.name.partition(".")[0] in INDISCREET else BURST
+        kind = (record.name, str(record.msg))
+        begun_s, count = self._seen.get(kind, (0.0, 0))
+        if 0 <= record.created - begun_s < WINDOW_S:
+            self._seen[kind] = (begun_s, count + 1)
+            return count < limit
+        if len(self._seen) >= KINDS_MAX:
+            self._seen.clear()
+        self._seen[kind] = (record.created, 1)
+        if count > limit:
+            record.msg, record.args = f"{record.getMessage()} (and {count - limit} times before, not shown)", None
+        return True
 
 
 def discreet(record: logging.LogRecord) -> str:
@@ -88,7 +117,15 @@ def logging_config(level: str, form: str) -> dict[str, Any]:
             "console": {"()": f"{__name__}.{DiscreetFormatter.__name__}", "fmt": line},
             "json": {"()": f"{__name__}.{JsonFormatter.__name__}"},
         },
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": form, "stream": "ext://sys.stderr"}},
+        "filters": {"thinning": {"()": f"{__name__}.{Thinning.__name__}"}},
+        "handlers": {
+            "stderr": {
+                "class": "logging.StreamHandler",
+                "formatter": form,
+                "filters": ["thinning"],
+                "stream": "ext://sys.stderr",
+            }
+        },
         "loggers": {name: {"level": of} for name, of in levels.items()} | {"streams": {"level": level}},
         "root": {"handlers": ["stderr"], "level": quieter},
     }

@@ -63,13 +63,20 @@ class Site(Deployment):
 
     def environ(self, **settings: str) -> dict[str, str]:
         """The environment of a program of this deployment."""
-        kept = {name: text for name, text in os.environ.items() if not name.startswith("PULSELINE_")}
-        ours = {f"PULSELINE_{name}": text for name, text in (self.texts | settings).items()}
-        return kept | ours | {"PULSELINE_STACK_DIR": str(self.folder / "stack"), "PYTHONPATH": str(ROOT)}
+        return self.bare_environ(self.folder) | {
+            f"PULSELINE_{name}": text for name, text in (self.texts | settings).items()
+        }
 
-    def run(self, *command: str, **settings: str) -> Program:
-        """Start a program of the venv, by default a worker."""
-        program = Program(len(self.workers), command or WORKER, self.environ(**settings), self.folder)
+    @staticmethod
+    def bare_environ(folder: Path) -> dict[str, str]:
+        """The environment of a program that finds neither settings nor a running stack."""
+        kept = {name: text for name, text in os.environ.items() if not name.startswith("PULSELINE_")}
+        return kept | {"PULSELINE_STACK_DIR": str(folder / "stack"), "PYTHONPATH": str(ROOT)}
+
+    def run(self, *command: str, ask: str = "", **settings: str) -> Program:
+        """Start a program of the venv, by default a worker; `ask` is for tests.support.asking_worker."""
+        environ = self.environ(**settings) | {"ASK": ask}
+        program = Program(len(self.workers), command or WORKER, environ, self.folder)
         self.workers.append(program)
         return program
 

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from streams.errors import StoreUnavailable
-from streams.transport.logs import DiscreetFormatter, JsonFormatter, logging_config
+from streams.transport.logs import BURST, WINDOW_S, DiscreetFormatter, JsonFormatter, Thinning, logging_config
 
 SECRET = "c-4711 of Hamburg"
 
 
 def failing() -> None:
     try:
-        {}[SECRET]
+        {"": 0}.pop(SECRET)
     except KeyError as error:
         raise ValueError(f"bad customer {SECRET}") from error
 
@@ -51,6 +51,27 @@ def test_errors_of_ours_and_of_the_network_keep_their_text() -> None:
     assert line["message"] == "waiting: Redis does not serve"
     assert "refused at 127.0.0.1:6379" in line["traceback"]
     assert line["traceback"].endswith("StoreUnavailable: Redis does not serve")
+
+
+def at(seconds: float, name: str, level: int, message: str, *values: Any) -> logging.LogRecord:
+    record = logging.LogRecord(name, level, "f", 1, message, values, None)
+    record.created = 1_700_000_000 + seconds
+    return record
+
+
+@pytest.mark.parametrize(("name", "written"), [("aiokafka.conn", 1), ("streams.transport.group", BURST)])
+def test_what_repeats_itself_is_thinned_and_counted(name: str, written: int) -> None:
+    """One kind of message, whatever its values, is written a few times in a while; the next one tells of the others."""
+    thinning = Thinning()
+    shown = [
+        thinning.filter(at(0.01 * number, name, logging.ERROR, "cannot connect to %d", number)) for number in range(500)
+    ]
+    assert shown == [True] * written + [False] * (500 - written)
+    later = at(WINDOW_S, name, logging.ERROR, "cannot connect to %d", 7)
+    assert thinning.filter(later)
+    assert later.getMessage() == f"cannot connect to 7 (and {500 - written} times before, not shown)"
+    assert thinning.filter(at(WINDOW_S, name, logging.ERROR, "another kind"))
+    assert all(thinning.filter(at(0, name, logging.DEBUG, "detail")) for _ in range(100))
 
 
 def test_kafka_s_clients_never_write_what_they_send() -> None:
