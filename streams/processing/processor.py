@@ -118,7 +118,9 @@ class Processor:
             task = self._current(run)
             if task is None:
                 return
-            while task.full and task.in_flight is not None:
+            while task.full:
+                # Also where the loop hangs in a comparison or a punctuation: memory is bounded whatever is away.
+                self._wake[run.partition].set()
                 self._drained[run.partition].clear()
                 await self._drained[run.partition].wait()
                 if self._current(run) is not task:
@@ -266,6 +268,7 @@ class Processor:
             if self.tasks.get(task.partition) is not task:
                 return
             cut = task.cut(token_hex(8), self.clock.wall_ms())
+            self._drained[task.partition].set()
             if cut is None:
                 await self._retry("compare", lambda: self._compare(task))
                 return
@@ -278,7 +281,6 @@ class Processor:
                 if self.tasks.get(task.partition) is task:
                     self.forget((task.partition,))
                 raise
-            self._drained[task.partition].set()
 
     async def _carry_out(self, task: Task, cut: Cut) -> None:
         await self._step("rejected", task, lambda: self.log.publish(cut.rejected), skip=not cut.rejected)

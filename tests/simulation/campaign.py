@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.simulation.driver import Simulation
 from tests.simulation.process import CALLS
-from tests.simulation.verdict import faults_of
+from tests.simulation.verdict import drain, faults_of
 from tests.support.world import START_MS
 
 FAULTS = (
@@ -55,6 +55,12 @@ class Setting:
     rates: dict[str, float]
     late: float
     steps: int
+    zombie: float
+    """How often the worker that lost the task is let do something."""
+    relapse: float
+    """Chance, at each step, of a failover back to the commit on which a zombie would write next."""
+    lost_when_calm: int
+    """Writes that a last failover loses when all is done; 0: none."""
 
     @classmethod
     def of(cls, rng: Random) -> "Setting":
@@ -75,6 +81,9 @@ class Setting:
             rates={fault: rng.choice(RATES) * RARE.get(fault, 1) for fault in FAULTS},
             late=rng.choice((0, 0, 0.15, 0.3)),
             steps=rng.choice((100, 200, 400)),
+            zombie=rng.choice((0.1, 0.3, 0.5)),
+            relapse=rng.choice((0, 0.05, 0.3)),
+            lost_when_calm=rng.choice((0, 0, 0, 1, 2, 5)),
         )
 
     def simulation(self) -> Simulation:
@@ -91,6 +100,8 @@ class Generator:
 
     def step(self) -> None:
         """Do something."""
+        if self._relapse():
+            return
         draw = self.rng.random()
         for fault, rate in self.setting.rates.items():
             draw -= rate
@@ -136,7 +147,7 @@ class Generator:
         if self.paused and rng.random() < 0.1:
             self.paused.clear()
         names = [simulation.owner, "B" if simulation.owner == "A" else "A"]
-        if rng.random() > 0.7:
+        if rng.random() < self.setting.zombie:
             names.reverse()
         for name in names:
             if name in self.paused:
@@ -173,6 +184,16 @@ class Generator:
         elif fault in ("crash", "notice", "release", "half"):
             simulation.do(f"{name}.{fault}")
 
+    def _relapse(self) -> bool:
+        """Let a zombie's next commit become valid again."""
+        simulation = self.simulation
+        zombie = simulation.workers["B" if simulation.owner == "A" else "A"]
+        task = zombie.processor.tasks.get(0)
+        if task is None or not task.moved or self.rng.random() > self.setting.relapse:
+            return False
+        vers = simulation.store.vers
+        return task.ver in vers[:-1] and simulation.do(f"fail:{vers.index(task.ver) - 1}")
+
     def _kept(self) -> int:
         """How many writes survive a failover; half the time it goes back to the very commit that a worker holds."""
         store = self.simulation.store
@@ -199,17 +220,19 @@ def run(seed: int) -> tuple[dict[str, list[str]], Setting, list[str]]:
     for _ in range(setting.steps):
         generator.step()
     done = simulation.done.copy()
-    return judged(simulation), setting, done
+    return judged(simulation, setting), setting, done
 
 
 def replay(setting: Setting, labels: list[str]) -> dict[str, list[str]]:
     """Run a schedule under the setting of a seed."""
-    return judged(setting.simulation().run(labels))
+    return judged(setting.simulation().run(labels), setting)
 
 
-def judged(simulation: Simulation) -> dict[str, list[str]]:
+def judged(simulation: Simulation, setting: Setting) -> dict[str, list[str]]:
     """Its faults; an error of a driver, a fold or a core is one too."""
     try:
+        if setting.lost_when_calm and drain(simulation):
+            simulation.do(f"fail:{max(0, simulation.store.writes - 2 - setting.lost_when_calm)}")
         return faults_of(simulation)
     except Exception as error:  # noqa: BLE001 - whatever it is, the seed must be told
         simulation.loop.shut()
@@ -237,6 +260,8 @@ def report(seed: int, faults: dict[str, list[str]], setting: Setting, labels: li
     kind = next(iter(faults))
     short = shortened(setting, labels, kind) if kind in replay(setting, labels) else labels
     lines = [f"seed {seed}: {', '.join(faults)}", f"  setting: {setting.world} {setting.plan}"]
+    if setting.lost_when_calm:
+        lines.append(f"  after the schedule: heal, then a failover that loses {setting.lost_when_calm} writes")
     lines += [f"  {name}: {line[:600]}" for name, found in faults.items() for line in found[:4]]
     lines += [f"  schedule ({len(short)} of {len(labels)} steps):", f"    {' '.join(short)}"]
     return "\n".join([*lines, f"  again: make simulate SEEDS={seed}:{seed + 1}"])

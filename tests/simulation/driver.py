@@ -249,6 +249,10 @@ class Simulation:
         self.loop.settle()
         fresh = self.workers[worker.name] = self._worker(worker.name)
         fresh.owns, fresh.log.generation = worker.owns, worker.log.generation
+        if worker.name == self.owner:
+            # The new process is a new member: what its predecessor has under way is refused.
+            self.broker.generation[0] += 1
+            fresh.log.generation[0] = self.broker.generation[0]
         return True
 
     def _release_by(self, worker: Worker) -> bool:

@@ -175,3 +175,15 @@ def test_a_worker_that_dies_while_it_releases_leaves_a_whole_commit() -> None:
         done(simulation, "send:product_added,c0,0,1 A.poll:cart,1 A.release")
         done(simulation, "A.crash reb:B")
         assert faults_of(simulation) == {}, call
+
+
+def test_a_full_task_reads_nothing_more_while_the_store_is_away() -> None:
+    """What memory holds is bounded also where the commit loop hangs in a comparison, with no commit in flight."""
+    simulation = world("ver", pending_bytes_max=2_000)
+    done(simulation, "A.tick " + 50 * "rubbish:clickstream " + 50 * "A.poll:clickstream,1 ")
+    assert 0 < len(task_of(simulation).rejected) < 10
+    done(simulation, "A.go:ver")
+    while simulation.do("net:0"):
+        pass
+    assert task_of(simulation).book.topics[CLICK].rejected == 50
+    assert faults_of(simulation) == {}
