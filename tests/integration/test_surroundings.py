@@ -1,5 +1,6 @@
-"""Bad surroundings: what is missing, wrong or away is told clearly and, where that helps, waited for; nothing is lost."""
+"""Bad surroundings: what is missing, wrong or away is told clearly, waited for where that helps, and costs nothing."""
 
+import gc
 import json
 import re
 import threading
@@ -25,6 +26,12 @@ pytestmark = [
 
 FAUST_WORKER = ("faust", "-A", "streams.worker", "worker")
 STOP_S = 10
+
+
+@pytest.fixture(autouse=True)
+def no_litter() -> Iterator[None]:
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")
@@ -306,6 +313,25 @@ def test_what_is_absent_at_the_start_is_waited_for(own_site: Site, away: str) ->
     own_site.wait_served(90)
     assert stop(patient)[0] == 0
     assert said(patient, "Traceback") + said(impatient, "Traceback") == 0
+
+
+@pytest.mark.parametrize("away", ["kafka", "redis"])
+def test_a_worker_whose_broker_died_can_be_stopped(own_site: Site, flow: Flow, away: str) -> None:
+    """SIGTERM ends it in time although nothing can be committed; the next worker counts every event once."""
+    server = getattr(own_site.brokers, away)
+    worker = own_site.run()
+    own_site.wait("the first events are applied", lambda: own_site.account()["applied"] > 20)
+    server.kill()
+    try:
+        own_site.wait("the worker notices", lambda: said(worker, " WARNING ") + said(worker, " ERROR ") > 1)
+        _, seconds = stop(worker)
+        assert seconds < STOP_S
+    finally:
+        server.start()
+    flow.end()
+    again = own_site.run()
+    check_counted_once(own_site, flow)
+    assert stop(again)[0] == 0
 
 
 # ---------------------------------------------------------------------- Redis that does not let us in
