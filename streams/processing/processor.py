@@ -48,7 +48,8 @@ class Processor:
         self._drained: dict[int, asyncio.Event] = defaultdict(asyncio.Event)
         self._fences: dict[int, deque[int]] = defaultdict(deque)
         self._rejects: dict[int, set[tuple[str, int]]] = defaultdict(set)
-        self._failures_in_row = 0
+        self._failures: dict[tuple[int, str], tuple[int, int]] = {}
+        """By partition and topic: how many records failed in a row in the handler, and the offset of the last."""
 
     # ------------------------------------------------------------------ claim, forget, release
 
@@ -129,7 +130,7 @@ class Processor:
                 read = await self._loaded(task, run)
                 if self._current(run) is task:
                     task.apply(read)
-                    self._failures_in_row = 0
+                    self._went_well(run)
             except FingerprintMismatch as mismatch:
                 self.forget((run.partition,))
                 self.on_fatal(self._claims.mismatch(mismatch))
@@ -189,14 +190,20 @@ class Processor:
     def _handler_failed(self, task: Task, failure: HandlerFailed) -> None:
         """A bug of ours: profiles changed in place cannot be undone, so replay with that record on the reject list."""
         self._rejects[task.partition].add((failure.topic, failure.offset))
-        self._failures_in_row += 1
+        key = (task.partition, failure.topic)
+        in_row = self._failures.get(key, (0, 0))[0] + 1
+        self._failures[key] = (in_row, failure.offset)
         logger.error("applying a record failed; it will be rejected: %s", failure, exc_info=failure.__cause__)
-        if self._failures_in_row > self.plan.handler_failures_max:
-            self.on_fatal(
-                PulselineError(f"{self._failures_in_row} records in a row failed in the handler: stopped at {failure}")
-            )
+        if in_row > self.plan.handler_failures_max:
+            self.on_fatal(PulselineError(f"{in_row} records in a row failed in the handler: stopped at {failure}"))
         self.forget((task.partition,))
         self.on_fenced(task.partition, failure)
+
+    def _went_well(self, run: Run) -> None:
+        """End a row of failures once a record after the last of them is applied; a replay up to it does not count."""
+        failed = self._failures.get((run.partition, run.topic))
+        if failed is not None and run.records[-1].offset > failed[1]:
+            del self._failures[run.partition, run.topic]
 
     def _fenced(self, task: Task, reason: Exception) -> None:
         """Forget the task's memory and let the transport claim it again, unless that happens too often."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from streams.engagement.profile import Profile
 from streams.errors import LogMismatch
 from streams.processing.processor import Processor
 from streams.processing.task import Task
@@ -187,3 +188,22 @@ def test_a_full_task_reads_nothing_more_while_the_store_is_away() -> None:
         pass
     assert task_of(simulation).book.topics[CLICK].rejected == 50
     assert faults_of(simulation) == {}
+
+
+def test_a_handler_that_fails_for_ever_stops_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other topics go on meanwhile, and a claim reads again what went well: neither makes the failures fewer."""
+    release = Profile.release
+
+    def broken(self: Profile, *what: Any) -> None:
+        if self.customer_id == "c0":
+            raise ZeroDivisionError
+        release(self, *what)
+
+    monkeypatch.setattr(Profile, "release", broken)
+    simulation = world(handler_failures_max=5)
+    simulation.do("send:product_added,c0,0,1")
+    for number in range(2, 16):
+        simulation.run([f"send:product_added,c1,{2 * number},{number}", f"send:page_viewed,c2,{number},{100 + number}"])
+        simulation.run(["tick", "tick", "A.claim", "net:0", "A.poll:clickstream,1", "A.poll:cart,3", "A.tick", "net:0"])
+    assert "6 records in a row failed" in str(simulation.stopped[:1])
+    simulation.loop.shut()
