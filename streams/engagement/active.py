@@ -47,11 +47,14 @@ def _mark(
 ) -> int:
     """The bitmap with one more active bucket, counted back from the newest; tells the windows newly covered."""
     bucket = occurred_at_ms // width_ms
-    newest = bucket if newest_ms is None else newest_ms // width_ms
-    if bucket > newest:
-        bits = bits << (bucket - newest) & _MASK if bucket - newest < _BITS else 0
-        newest = bucket
-    age = newest - bucket
+    age = 0 if newest_ms is None else newest_ms // width_ms - bucket
+    if newest_ms is None or age < 0:
+        bits = bits << -age & _MASK if age > -_BITS else 0
+        since_earlier = (bits & -bits).bit_length() - 1 if bits else _BITS
+        for window, length in windows:
+            edges = min(length, since_earlier)
+            facts.append(("active", window, (bucket + 1 + length - edges) * width_ms, 1, edges))
+        return bits | 1
     longest = windows[-1][1]
     if age + longest > _BITS or bits >> age & 1:
         return bits
@@ -60,7 +63,7 @@ def _mark(
     until_later = age + 1 - (bits & ((1 << age) - 1)).bit_length()
     for window, length in windows:
         first = max(1, length - since_earlier + 1)
-        last = min(length, until_later) if age else length
+        last = min(length, until_later)
         if first <= last:
             facts.append(("active", window, (bucket + first) * width_ms, 1, last - first + 1))
     return bits | 1 << age

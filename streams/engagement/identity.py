@@ -6,6 +6,7 @@ comparing cost one pass of memory each. Times count from the start of the 2^31 m
 newest id.
 """
 
+from struct import Struct
 from typing import Any, Final
 
 from xxhash import xxh3_64_digest
@@ -18,6 +19,7 @@ _RECORD: Final = 12
 _BYTES_MAX: Final = EVENT_IDS_MAX * _RECORD
 _EPOCH_BITS: Final = 31
 _BEYOND: Final = 1 << 32
+_record: Final = Struct(">I8s").pack
 
 
 class EventMemory:
@@ -38,7 +40,7 @@ class EventMemory:
             return True
         digest = xxh3_64_digest(event_id.encode())
         records = self.records
-        record = offset.to_bytes(_TIME_BYTES, "big") + digest
+        record = _record(offset, digest)
         if digest in records or record < records[-_RECORD:]:
             return self._insert(record, digest)
         if len(records) == _BYTES_MAX:
