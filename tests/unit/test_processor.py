@@ -364,7 +364,7 @@ async def test_a_store_that_is_away_delays_and_loses_nothing() -> None:
     world.store.fail_next("unavailable")
     world.send("page_viewed", url="/")
     await world.poll(worker)
-    world.store.fail_next("reply lost")
+    world.store.fail_next("reply_lost", operation="commit")
     await worker.processor.tick(0)
     assert worker.fenced == []
     assert worker.fatal == []
