@@ -219,7 +219,7 @@ class RedisStore:
 
     async def commit(self, commit: Commit) -> None:
         of = self._of(commit.partition)
-        trail = self._trails.get(commit.partition)
+        known = trail = self._trails.get(commit.partition)
         opening: list[Command] = []
         if commit.base is None:
             # Leftovers without `m` belong to no state: a first start folds onto nothing.
@@ -230,10 +230,13 @@ class RedisStore:
         step = trail.step(commit)
         commands = [*opening, *commit_commands(of, commit), *step.commands]
 
-        async def operation(connection: AbstractConnection) -> None:
-            await _move(connection, of.main, commit, commands)
+        async def operation(connection: AbstractConnection) -> bool:
+            return await _move(connection, of.main, commit, commands)
 
-        await self._wire.run(operation)
+        done_before = await self._wire.run(operation)
+        if done_before and known is not None and known.ver == commit.new:
+            # Asked for again after it was done and noted: its opening never ran, the trail is as it was.
+            return
         trail.advance(step)
         self._trails[commit.partition] = trail
 
@@ -314,15 +317,15 @@ async def _read(connection: AbstractConnection, *commands: Command) -> list[Any]
     return replies
 
 
-async def _move(connection: AbstractConnection, main: str, commit: Commit, commands: list[Command]) -> None:
-    """Apply a commit where the stored ver is its base; return where an earlier attempt was done; else Fenced."""
+async def _move(connection: AbstractConnection, main: str, commit: Commit, commands: list[Command]) -> bool:
+    """Apply a commit where the stored ver is its base; True where it was done before; else Fenced."""
     while True:
         _, ver = await ask(connection, ("WATCH", main), ("HGET", main, "ver"))
         stored = text(ver)
         if stored == commit.new:
             await ask(connection, ("UNWATCH",))
-            return
+            return True
         if stored != commit.base:
             raise Fenced(f"task {commit.partition}: found commit {stored} where {commit.base} was expected")
         if await transact(connection, commands) is not None:
-            return
+            return False

@@ -77,6 +77,17 @@ async def test_a_commit_done_before_is_done(store: StateStore) -> None:
     assert (await store.accumulators_changed(P, "v1")).fields == {"m": 2}
 
 
+async def test_a_commit_done_before_leaves_the_trail_as_it_was(store: StateStore) -> None:
+    """Asked for a second time, a commit must not make a reader miss what the next one changes."""
+    await store.commit(commit(None, "v1"))
+    for number in range(2, 5):
+        await store.commit(commit(f"v{number - 1}", f"v{number}", accumulators={f"m{number}": 1}))
+    await store.commit(commit("v3", "v4", accumulators={"m4": 1}))
+    await store.commit(commit("v4", "v5", accumulators={"m5": 1}))
+    assert await changed(store, "v4") == ("v5", {"m5": 1}, False)
+    assert await changed(store, "v2") == ("v5", {"m3": 1, "m4": 1, "m5": 1}, False)
+
+
 async def test_a_claim_needs_state(store: StateStore) -> None:
     """A claim finds no state: Fenced, and it leaves none."""
     with pytest.raises(Fenced):
