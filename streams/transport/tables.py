@@ -140,7 +140,7 @@ class TableManager(stock.TableManager):
         self._recovery_started.set()
         try:
             self._owned = self._whole_tasks(assigned)
-        except SplitTask as error:
+        except (SplitTask, TopicProblem) as error:
             self.wiring.fatal(error)
             return
         for table in self.values():
@@ -157,11 +157,17 @@ class TableManager(stock.TableManager):
             self._start_claim(partition)
 
     def _whole_tasks(self, assigned: set[TP]) -> frozenset[int]:
-        """Partition numbers assigned; raises SplitTask unless each is assigned for all input topics."""
+        """Partition numbers assigned; SplitTask unless each is assigned for all input topics."""
         topics: dict[int, set[str]] = defaultdict(set)
         for tp in assigned:
             topics[tp.partition].add(tp.topic)
         wanted = set(self.wiring.inputs)
+        strange = {tp.topic for tp in assigned} - wanted
+        if strange:
+            raise TopicProblem(
+                f"this application fetches its input topics only, not {sorted(strange)}: give an agent on another topic "
+                "an application of its own, or a channel of this one"
+            )
         for partition, found in sorted(topics.items()):
             if found != wanted:
                 raise SplitTask(

@@ -304,6 +304,8 @@ def test_a_split_task_is_refused() -> None:
     assert manager._whole_tasks(set()) == frozenset()
     with pytest.raises(SplitTask, match=r"task 3 was assigned without \['b'\]"):
         manager._whole_tasks(whole - {TP("b", 3)})
+    with pytest.raises(TopicProblem, match=r"not \['other'\]"):
+        manager._whole_tasks(whole | {TP("other", 0)})
 
 
 async def test_topics_must_exist_with_their_partitions() -> None:
