@@ -165,7 +165,7 @@ class TableManager(stock.TableManager):
         strange = {tp.topic for tp in assigned} - wanted
         if strange:
             raise TopicProblem(
-                f"this application fetches its input topics only, not {sorted(strange)}: give an agent on another topic "
+                f"this application fetches its input topics only, not {sorted(strange)}: give such an agent "
                 "an application of its own, or a channel of this one"
             )
         for partition, found in sorted(topics.items()):
