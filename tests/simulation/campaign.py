@@ -54,6 +54,7 @@ class Setting:
     world: dict[str, Any]
     rates: dict[str, float]
     late: float
+    customers: int
     steps: int
     zombie: float
     """How often the worker that lost the task is let do something."""
@@ -80,6 +81,7 @@ class Setting:
             },
             rates={fault: rng.choice(RATES) * RARE.get(fault, 1) for fault in FAULTS},
             late=rng.choice((0, 0, 0.15, 0.3)),
+            customers=rng.choice((2, 3, 12)),
             steps=rng.choice((100, 200, 400)),
             zombie=rng.choice((0.1, 0.3, 0.5)),
             relapse=rng.choice((0, 0.05, 0.3)),
@@ -132,7 +134,7 @@ class Generator:
             late = rng.random() < self.setting.late
             behind_s = rng.choice(LATE_S) if late else rng.choice((0, 0, 0, 1, 2, -1))
             at_s = (simulation.clock.now_ms - START_MS) // 1_000 - behind_s
-            who = f"c{rng.randrange(3)},{at_s}.{self.events % 1_000:03d},{self.events}"
+            who = f"c{rng.randrange(self.setting.customers)},{at_s}.{self.events % 1_000:03d},{self.events}"
             if draw < 0.17:
                 simulation.do(f"mail:{who}")
             else:
