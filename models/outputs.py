@@ -281,14 +281,29 @@ def rfc3339(time_ms: int) -> str:
 
 def cloudevent_headers(app_id: str, topic_suffix: str, ce_id: str, ce_time_ms: int, subject: str) -> Headers:
     """Return the CloudEvents 1.0 binary-mode headers of an output record; ce_time_ms is when it was decided."""
+    source, kind, time = _shared_headers(app_id, topic_suffix, ce_time_ms)
     return [
-        ("ce_specversion", b"1.0"),
+        _SPEC_VERSION,
         ("ce_id", ce_id.encode()),
+        source,
+        kind,
+        time,
+        ("ce_subject", subject.encode()),
+        _CONTENT_TYPE,
+    ]
+
+
+_SPEC_VERSION = ("ce_specversion", b"1.0")
+_CONTENT_TYPE = ("content-type", b"application/json")
+
+
+@lru_cache(maxsize=1024)
+def _shared_headers(app_id: str, topic_suffix: str, ce_time_ms: int) -> Headers:
+    """Return the headers that all records of one kind share that were decided together."""
+    return [
         ("ce_source", f"/pulseline/{app_id}".encode()),
         ("ce_type", topic_suffix.encode()),
         ("ce_time", rfc3339(ce_time_ms).encode()),
-        ("ce_subject", subject.encode()),
-        ("content-type", b"application/json"),
     ]
 
 

@@ -50,8 +50,10 @@ class DecayedSum:
 
     def pack(self) -> list[int | str]:
         """Canonical: [half-life in hours, window, current, previous]; an amount beyond 64 bits as decimal digits."""
-        hours = self.half_life_ms // HOUR_MS
-        return [hours, self.window, _packable(self.current), _packable(self.previous)]
+        hours, current, previous = self.half_life_ms // HOUR_MS, self.current, self.previous
+        if -_INTEGER_END <= current < _INTEGER_END and -_INTEGER_END <= previous < _INTEGER_END:
+            return [hours, self.window, current, previous]
+        return [hours, self.window, _packable(current), _packable(previous)]
 
     @classmethod
     def unpack(cls, packed: list[Any]) -> "DecayedSum":

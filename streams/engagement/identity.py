@@ -52,7 +52,8 @@ class EventMemory:
         """Canonical: [epoch, records]; None where nothing is remembered."""
         if not self.records:
             return None
-        self._trim(self.records)
+        if len(self.records) > _RECORD:
+            self._trim(self.records)
         return [(self.base_ms >> _EPOCH_BITS) + 1, self.records]
 
     @classmethod
@@ -85,7 +86,7 @@ class EventMemory:
 
     def _trim(self, newest: bytes) -> bytes:
         """Drop what is too old beside the newest record; returns the earliest time kept."""
-        newest_offset = int.from_bytes(newest[-_RECORD:][:_TIME_BYTES], "big")
+        newest_offset = int.from_bytes(newest[-_RECORD : _TIME_BYTES - _RECORD], "big")
         oldest = max(newest_offset - EVENT_IDS_MAX_AGE_MS, 0).to_bytes(_TIME_BYTES, "big")
         first, records = 0, self.records
         while first < len(records) and records[first : first + _TIME_BYTES] < oldest:

@@ -22,7 +22,6 @@ from streams.engagement.windows import RollingCounters
 
 _PLACED: Final = "order_completed"
 _ORDER_TYPES: Final = frozenset({_PLACED, "order_cancelled", "order_refunded"})
-_WINDOWS: Final = ("1h", "24h", "7d", "30d")
 _NOTHING: Final = (None,) * len(CHANNELS)
 
 Effect: TypeAlias = tuple[int, int, int, int, bool, int, int, float | None, float | None]
@@ -326,8 +325,10 @@ class Profile:
 
     def _counts(self) -> dict[str, dict[str, int]]:
         """Events per type and window as of the newest event; types without any left out."""
-        totals = self.counters.totals().items()
-        return {TYPE_OF_CODE[code]: dict(zip(_WINDOWS, counts, strict=True)) for code, counts in totals}
+        return {
+            TYPE_OF_CODE[code]: {"1h": hour, "24h": day, "7d": week, "30d": month}
+            for code, (hour, day, week, month) in self.counters.totals().items()
+        }
 
 
 def _decimal(hundredths: int) -> str:

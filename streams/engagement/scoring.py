@@ -42,11 +42,12 @@ class ScoreModel:
     weights: event type -> (channel index, half_life_ms, weight), of the types that weigh anything.
     """
 
-    __slots__ = ("channels", "version", "weights")
+    __slots__ = ("_named", "channels", "version", "weights")
 
     def __init__(self, version: str, channels: tuple[Channel, ...], weights: dict[str, tuple[int, int, float]]) -> None:
         self.version = version
         self.channels = channels
+        self._named = [(name, *channel) for name, channel in zip(CHANNELS, channels, strict=True)]
         self.weights = weights
 
     @classmethod
@@ -74,7 +75,7 @@ class ScoreModel:
     def score(self, sums: list[DecayedSum | None], at_ms: int) -> Score:
         """The score as of `at_ms`. sums: one per channel, None or of another half-life: nothing."""
         contributions, raw, total = {}, {}, 0
-        for name, (cap, half_life_ms, k), channel in zip(CHANNELS, self.channels, sums, strict=True):
+        for (name, cap, half_life_ms, k), channel in zip(self._named, sums):  # noqa: B905 - one a channel, and hot
             hundredths, value = 0, 0.0
             if channel is not None and channel.half_life_ms == half_life_ms:
                 value = channel.value(at_ms)

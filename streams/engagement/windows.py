@@ -85,23 +85,22 @@ class RollingCounters:
     def totals(self) -> dict[int, list[int]]:
         """Events per type code in the last [1 h, 24 h, 7 d, 30 d] as of the newest event, by code."""
         today = self.as_of_ms // DAY_MS
-        week = {_DAY_SLOT + day % _DAYS for day in range(today - _WEEK_DAYS + 1, today + 1)}
         totals: dict[int, list[int]] = {}
-        last, row = -1, [0, 0, 0, 0]
+        base, row = -1, [0, 0, 0, 0]
         counts = self.counts
         for key in sorted(counts):
-            code, slot = divmod(key, SLOTS)
-            if code != last:
-                last = code
-                totals[code] = row = [0, 0, 0, 0]
+            slot, count = key % SLOTS, counts[key]
+            if key - slot != base:
+                base = key - slot
+                totals[base // SLOTS] = row = [0, 0, 0, 0]
             if slot < _HOUR_SLOT:
-                row[0] += counts[key]
+                row[0] += count
             elif slot < _DAY_SLOT:
-                row[1] += counts[key]
+                row[1] += count
             else:
-                row[3] += counts[key]
-                if slot in week:
-                    row[2] += counts[key]
+                row[3] += count
+                if (today + _DAY_SLOT - slot) % _DAYS < _WEEK_DAYS:
+                    row[2] += count
         return totals
 
     def pack(self) -> list[list[int]]:
