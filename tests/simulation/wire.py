@@ -175,8 +175,6 @@ class SimulatedLog(MemoryLog):
         super().__init__(network.broker, topics)
         self.name, self.network, self.ordered = name, network, ordered
         self.may_punctuate = True
-        self.claims_of_others = 0
-        """How often membership was confirmed to one that is no member any more."""
         self.committed_at_claim: dict[str, int] = {}
         self._last: Request | None = None
 
