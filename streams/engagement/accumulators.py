@@ -8,7 +8,7 @@ end as start.
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final, NamedTuple
 
 from streams.engagement.decay import HOUR_MS
@@ -41,6 +41,10 @@ class Key(NamedTuple):
     part: str
     level: str
     start_ms: int
+
+
+_key: Final = partial(tuple.__new__, Key)
+"""Key._make at half its cost."""
 
 
 def field_of(key: Key) -> str:
@@ -153,11 +157,19 @@ class Accumulators:
         """Add a fact, told so many times, to the buckets of the metrics that ask for it."""
         if fact[0] == "event":
             self._topic_of_type[fact[2]] = fact[1]
+        values = self._values
         for metric, source in _SOURCES.get(fact[0], ()):
-            dimensions = self._dimensions(metric.name, source, fact)
+            name, part = metric.name, source.part
+            dimensions = self._dimensions(name, source, fact) if source.dimensions else ()
             amount = times if source.amount is None else times * fact[source.amount]
             for level, start_ms in _buckets(metric, source, fact):
-                self._add(Key(metric.name, dimensions, source.part, level, start_ms), amount)
+                key = _key((name, dimensions, part, level, start_ms))
+                value = values.get(key, 0) + amount
+                if value:
+                    values[key] = value
+                else:
+                    values.pop(key, None)
+                self._changed.add(key)
 
     def _dimensions(self, metric: str, source: Source, fact: tuple[Any, ...]) -> Dimensions:
         dimensions = tuple([_name(source, fact[at]) for at in source.dimensions])
@@ -169,14 +181,6 @@ class Accumulators:
             return (OTHER,) * len(dimensions)
         known.add(dimensions)
         return dimensions
-
-    def _add(self, key: Key, amount: int) -> None:
-        value = self._values.get(key, 0) + amount
-        if value:
-            self._values[key] = value
-        else:
-            self._values.pop(key, None)
-        self._changed.add(key)
 
     def _drop(self, key: Key) -> None:
         del self._values[key]
