@@ -4,6 +4,7 @@ Every profile stays in memory and nothing is packed or scored. Run as a child pr
 """
 
 import asyncio
+import gc
 import json
 import os
 import sys
@@ -39,6 +40,9 @@ async def main(bootstrap: str, target: int, topics: list[str]) -> None:
         )
         for number in range(plan.partitions)
     }
+    # As the worker sets it (streams/transport/application.py).
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 100)
     seen, cpu, wall = 0, time.process_time(), time.perf_counter()
     while seen < target:
         for partition, records in (await consumer.getmany(timeout_ms=500, max_records=5_000)).items():
