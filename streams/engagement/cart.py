@@ -7,7 +7,7 @@ from typing import Any
 from models.events import CartEvent
 from streams.engagement.cart_fold import fold
 from streams.engagement.cart_memory import Carts
-from streams.engagement.cart_rules import WAITING_EVENTS_MAX, CartPolicy, Entry, compact
+from streams.engagement.cart_rules import WAITING_EVENTS_MAX, CartPolicy, Entry, compact, unpack_entry
 from streams.engagement.cart_steps import fire, next_due
 from streams.engagement.decisions import Decided
 
@@ -125,7 +125,7 @@ class CartBook:
         if value is not None:
             *folded, waiting, book._early_ms, book.folded_early = [*value, *_NOTHING[len(value) :]]
             book._carts = Carts.unpack(customer_id, folded)
-            book._waiting = [tuple(entry) for entry in waiting]
+            book._waiting = [unpack_entry(entry) for entry in waiting]
             book._folded = True
         return book
 

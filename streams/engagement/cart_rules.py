@@ -223,6 +223,17 @@ def compact(event: CartEvent) -> Entry | None:
     )
 
 
+def unpack_entry(value: list[Any]) -> Entry:
+    """Return an event that waited in msgpack, which knows lists alone."""
+    time_ms, rank, event_id, code, cart_id, shipping_minor, checkout_url, body = value
+    carries = EFFECT_OF_CODE[code].body
+    if carries is Body.ITEMS:
+        body = [tuple(piece) for piece in body]
+    elif carries is not Body.NOTHING:
+        body = tuple(body)
+    return time_ms, rank, event_id, code, cart_id, shipping_minor, checkout_url, body
+
+
 def _piece(of: CartEvent | Line, currency: str | None) -> Piece:
     return (of.product_id, of.name, of.quantity, of.unit_price_minor, currency, of.url, of.image_url)
 
