@@ -239,16 +239,45 @@ class Totals:
         """
         values: list[MetricValue] = []
         for series in self._series.values():
-            known = [watermarks[channel] for channel in series.channels if channel in watermarks]
-            before = [since[channel] for channel in series.channels if channel in since]
-            if not known:
+            before_ms = _before(series.channels, since)
+            watermark_ms = _watermark(series.channels, watermarks, before_ms)
+            if watermark_ms is None:
                 continue
-            watermark_ms = max(min(known), min(before, default=-1))
             for window in series.metric.windows:
                 if series.due(window, watermark_ms):
-                    values += _values(series, window, watermark_ms, min(before, default=None), state_since_ms)
+                    values += _values(series, window, watermark_ms, before_ms, state_since_ms)
             series.changed.clear()
         return values
+
+    def reached(self, watermarks: Mapping[str, int], since: Mapping[str, int]) -> dict[str, int]:
+        """What `since` is to be after these values are published: watermarks by channel and by set of channels.
+
+        A set has its own, as a topic's first record may be older than all that was told without that topic; so a
+        watermark that was published once is never followed by a lower one.
+        """
+        reached = {channel: max(at, since.get(channel, at)) for channel, at in watermarks.items()}
+        for series in self._series.values():
+            watermark_ms = _watermark(series.channels, watermarks, _before(series.channels, since))
+            if watermark_ms is not None:
+                reached[_set_of(series.channels)] = watermark_ms
+        return {**since, **reached}
+
+
+def _set_of(channels: tuple[str, ...]) -> str:
+    """The name under which the watermark of several channels together is remembered; of one, its own."""
+    return "+".join(channels)
+
+
+def _before(channels: tuple[str, ...], since: Mapping[str, int]) -> int | None:
+    """The watermark up to which metrics of these channels were told."""
+    told = since.get(_set_of(channels))
+    return min([since[channel] for channel in channels if channel in since], default=None) if told is None else told
+
+
+def _watermark(channels: tuple[str, ...], watermarks: Mapping[str, int], before_ms: int | None) -> int | None:
+    """The least of the channels', never below what was told; None before the first."""
+    known = [watermarks[channel] for channel in channels if channel in watermarks]
+    return max(min(known), -1 if before_ms is None else before_ms) if known else None
 
 
 def _channels(metric: Metric, dimensions: Dimensions) -> tuple[str, ...]:

@@ -116,7 +116,7 @@ class MetricsPublisher:
         """Write down what is about to be published; False where task 0 is no longer ours."""
         packed: dict[str, bytes | None] = {key: msgspec.msgpack.encode(value) for key, value in changes.items()}
         packed |= dict.fromkeys(gone)
-        reached = {channel: max(at, self._since.get(channel, at)) for channel, at in watermarks.items()}
+        reached = self._totals.reached(watermarks, self._since)
         packed[WATERMARKS_FIELD] = msgspec.json.encode(reached)
         for _ in range(WRITE_ATTEMPTS):
             if tasks.get(0) is not owner:
