@@ -5,48 +5,24 @@ cart events and for clicks on a trigger's email only. All of it is a merge: with
 reading changes a byte.
 """
 
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from streams.engagement import sessions as intervals
 from streams.engagement import snapshot
 from streams.engagement.active import ActivePeriods
-from streams.engagement.cart import CartBook, CartPolicy
+from streams.engagement.cart import CartBook
 from streams.engagement.decay import HOUR_MS, DecayedSum
 from streams.engagement.decisions import Decided
 from streams.engagement.identity import EventMemory
-from streams.engagement.kinds import CART, CHANNELS, EMAIL, KINDS, TYPE_OF_CODE
+from streams.engagement.kinds import CART, CHANNELS, EMAIL, TYPE_OF_CODE
 from streams.engagement.orders import OrderMemory
-from streams.engagement.scoring import UNWEIGHED_OF_MACHINES, Score, ScoreModel
+from streams.engagement.rules import PLACED, Rules
+from streams.engagement.scoring import Score, ScoreModel
 from streams.engagement.windows import RollingCounters
 
-_PLACED: Final = "order_completed"
-_ORDER_TYPES: Final = frozenset({_PLACED, "order_cancelled", "order_refunded"})
+__all__ = ["Profile", "Rules"]
+
 _NOTHING: Final = (None,) * len(CHANNELS)
-
-Effect: TypeAlias = tuple[int, int, int, int, bool, int, int, float | None, float | None]
-"""What an event of a type does: code, topic, 1 for a page, 1 for an order placed, whether it concerns an order; then
-the channel it weighs in, its half-life in ms, the weight (None: none), and the weight where a machine did it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What the operator may set: how carts are judged, and the score model. effects: what follows for each type."""
-
-    cart: CartPolicy
-    score_model: ScoreModel
-    effects: dict[str, Effect] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "effects", {event_type: _effect(event_type, self.score_model) for event_type in KINDS})
-
-
-def _effect(event_type: str, model: ScoreModel) -> Effect:
-    code, topic, page = KINDS[event_type]
-    channel, half_life_ms, weight = model.weights.get(event_type, (topic, 0, None))
-    by_machine = None if event_type in UNWEIGHED_OF_MACHINES else weight
-    placed, of_order = int(event_type == _PLACED), event_type in _ORDER_TYPES
-    return code, topic, page, placed, of_order, channel, half_life_ms, weight, by_machine
 
 
 class Profile:
@@ -178,14 +154,14 @@ class Profile:
     def _repeat(self, code: int, known_ms: int, occurred_at_ms: int, model: ScoreModel, decided: Decided) -> None:
         """An order named again moves its count and weight to the earlier time; windows move on as with any event."""
         self.counters.advance(occurred_at_ms)
-        weight = model.weights.get(_PLACED)
+        weight = model.weights.get(PLACED)
         if weight is not None:
             self._sum(weight[0], weight[1]).add(occurred_at_ms, 0)
         if occurred_at_ms < known_ms:
             self.counters.move(code, known_ms, occurred_at_ms)
             if weight is not None:
                 self._sum(weight[0], weight[1]).move(weight[2], known_ms, occurred_at_ms)
-            decided.facts.append(("moved", _PLACED, known_ms, occurred_at_ms))
+            decided.facts.append(("moved", PLACED, known_ms, occurred_at_ms))
 
     def _cold_part(self, event: Any, topic: int, watermark_ms: int, rules: Rules, decided: Decided) -> None:
         """What an event does to the carts."""
