@@ -94,6 +94,8 @@ def test_an_abandoned_cart_is_watched_explained_and_shown(settings, environ, wor
         env=environ,
         stdout=subprocess.PIPE,
         text=True,
+        # A shell's background job ignores SIGINT, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - one signal, nothing else
     )
     assert watching.stdout is not None
     assert "0 scores" in watching.stdout.readline()
