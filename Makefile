@@ -29,7 +29,7 @@ demo: env ## bring Kafka and Redis up, simulate shoppers, watch scores and trigg
 
 .PHONY: test
 test: lint ## everything that must hold: linters, types, import rings, all suites but the long ones
-	@$(BIN)/python -m pytest -m "not chaos_long and not bench" $(PYTEST)
+	@PROPERTY_EXAMPLES=$${PROPERTY_EXAMPLES:-60} $(BIN)/python -m pytest -m "not chaos_long and not bench" $(PYTEST)
 
 .PHONY: quick
 quick: env ## the unit and property suites alone
