@@ -1,4 +1,4 @@
-"""How many examples a property gets: a few in `make quick`, four times as many in `make test`; PROPERTY_EXAMPLES=10000."""
+"""How many examples a property gets: few in `make quick`, four times as many in `make test`, or PROPERTY_EXAMPLES."""
 
 import os
 
