@@ -142,7 +142,19 @@ class Case:
         return account.total() - account["control"] >= self.count
 
     def read_rejected(self) -> None:
+        """The claim after a bug may publish its task's last commit again: the same record, told by where it was."""
+        first: dict[tuple[str, int, int], Any] = {}
         for record in self.site.outputs("rejected.v1"):
+            why = RejectedHeaders.read_from(record.headers)
+            same = first.setdefault((why.topic, why.partition, why.offset), record)
+            if same is not record:
+                assert (record.partition, record.key, record.value, record.headers) == (
+                    same.partition,
+                    same.key,
+                    same.value,
+                    same.headers,
+                )
+                continue
             name = dict(reversed(record.headers)).get("case", b"the SDK of tomorrow").decode()
             self.rejected.setdefault(name, []).append(record)
 
@@ -205,7 +217,7 @@ def test_a_record_that_meets_a_bug_of_ours_is_rejected_alone(case: Case) -> None
 
 
 def test_every_record_is_accounted_for_once(case: Case) -> None:
-    """applied + rejected = sent, in each topic of each task; nothing is a duplicate, nothing is rejected twice."""
+    """applied + rejected = sent, in each topic of each task; nothing is a duplicate, nothing is counted twice."""
     bad = Counter((sent.topic, sent.task) for all_sent in case.bad.values() for sent in all_sent)
     for (name, task), how in case.site.read_account().items():
         topic = name.removeprefix(case.site.names.topic_prefix + ".")
