@@ -7,7 +7,6 @@ from typing import Any
 
 from models.topics import INPUT_TOPICS, TOPICS, topic_name
 from streams.agents import register_agents
-from streams.errors import InvalidSettings
 from streams.processing.clock import SystemClock
 from streams.processing.plan import Plan
 from streams.processing.processor import Processor
@@ -46,8 +45,6 @@ def wire(app: App, settings: Settings, processor: Processor, prepare: Callable[[
 
 def create_app(settings: Settings) -> App:
     """Return the application with real Kafka and Redis behind it; connects to nothing before it is started."""
-    if settings.processing_guarantee == "exactly_once":
-        raise InvalidSettings("PULSELINE_PROCESSING_GUARANTEE=exactly_once is not built yet: use at_least_once.")
     app = faust_app(settings, Table=Table)
     plan = plan_of(settings)
     store = RedisStore(settings.redis_url, settings.app_id, timeout_ms=settings.redis_timeout_ms)
@@ -57,7 +54,7 @@ def create_app(settings: Settings) -> App:
     add_customers_table(app, settings, processor)
     if settings.failpoint is not None:
         processor.before_step = failpoint(settings.failpoint)
-    app.on_before_shutdown.connect(_closing(store))
+    app.on_before_shutdown.connect(_closing(log, store))
     return app
 
 
@@ -97,6 +94,7 @@ def plan_of(settings: Settings) -> Plan:
         trigger_max_staleness_ms=settings.trigger_max_staleness_ms,
         score_min_delta_hundredths=settings.score_min_delta_hundredths,
         punctuation=settings.punctuation,
+        exactly_once=settings.processing_guarantee == "exactly_once",
         rebuild=settings.rebuild,
         on_gap=settings.on_gap,
         dirty_customers_max=settings.dirty_customers_max,
@@ -120,8 +118,9 @@ def failpoint(text: str) -> Callable[[str, int], Awaitable[None]]:
     return die
 
 
-def _closing(store: RedisStore) -> Callable[..., Awaitable[None]]:
+def _closing(log: KafkaLog, store: RedisStore) -> Callable[..., Awaitable[None]]:
     async def close(*_: Any, **__: Any) -> None:
+        await log.close()
         await store.close()
 
     return close

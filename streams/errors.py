@@ -9,6 +9,7 @@ PulselineError
 │   ├── InvalidSettings     a setting is unknown, malformed or contradicts another -> correct it
 │   ├── DeploymentMismatch  the state belongs to another deployment -> its partitions and topics, or another APP_ID
 │   ├── StateLost           Kafka has offsets, Redis no state -> restore Redis, or `pulseline worker --rebuild on`
+│   ├── OffsetsLost         Redis has state, Kafka no offsets -> start once with PROCESSING_GUARANTEE=at_least_once
 │   ├── StateGap            the log starts after the stored position -> a newer backup, or ON_GAP=continue
 │   ├── LogMismatch         the log is not the one the state was made from -> check KAFKA_BOOTSTRAP and topics
 │   ├── NewerSchema         the state was written by a newer version -> upgrade this worker
@@ -63,6 +64,10 @@ class DeploymentMismatch(Fatal):
 
 class StateLost(Fatal):
     """Kafka has committed offsets but Redis has no state for them."""
+
+
+class OffsetsLost(Fatal):
+    """Redis holds state but Kafka no committed offsets, so what was published last cannot be told (exactly once)."""
 
 
 class StateGap(Fatal):

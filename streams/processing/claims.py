@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from secrets import token_hex
 
 from streams.engagement.profile import Profile
-from streams.errors import LogMismatch, StateGap, StateLost
+from streams.errors import LogMismatch, OffsetsLost, StateGap, StateLost
 from streams.processing.book import Book, TopicBook, unpack_book
 from streams.processing.outputs import OutputWriter, unpack_outputs
 from streams.processing.plan import Plan
@@ -25,7 +25,8 @@ class Claims:
     async def claim(self, partition: int, rejects: Collection[tuple[str, int]]) -> tuple[Task, dict[str, int]]:
         """Return the claimed task and where to fetch from, per input topic.
 
-        Raises StateLost, StateGap, LogMismatch, DeploymentMismatch, NewerSchema; Retriable errors mean: try again.
+        Raises StateLost, OffsetsLost, StateGap, LogMismatch, DeploymentMismatch, NewerSchema; Retriable errors mean:
+        try again.
         """
         await self.log.confirmed()
         await self.store.deployment(self.plan.deployment())
@@ -35,16 +36,20 @@ class Claims:
         if stored is None:
             await self._begin(partition, committed, bounds)
         else:
-            self._checked(partition, unpack_book(stored.meta), bounds)
+            book = self._checked(partition, unpack_book(stored.meta), bounds)
+            self._require_offsets(partition, book, committed)
+        if self.plan.exactly_once:
+            await self.log.take_over(partition)
         ver = token_hex(8)
         claimed = await self.store.claim(partition, ver)
         # Asked again: until the claim the predecessor may have applied and committed records that came meanwhile.
         bounds = await self.log.bounds(partition)
         book = self._checked(partition, unpack_book(claimed.meta), bounds)
         self._adopt_topics(book, bounds)
-        known = {topic: offset or 0 for topic, offset in (await self.log.committed(partition)).items()}
+        committed = await self.log.committed(partition)
+        known = {topic: offset or 0 for topic, offset in committed.items()}
         task = Task(self.plan, partition, ver=ver, stored=claimed, book=book, committed=known, rejects=rejects)
-        await self._finish_last_commit(task, claimed, known)
+        await self._finish_last_commit(task, claimed, committed)
         return task, self._seek(task, bounds)
 
     def mismatch(self, reason: Exception) -> LogMismatch:
@@ -99,12 +104,23 @@ class Claims:
                 entry.last_offset = -1
         return book
 
-    async def _finish_last_commit(self, task: Task, claimed: Stored, known: dict[str, int]) -> None:
+    def _require_offsets(self, partition: int, book: Book, committed: dict[str, int | None]) -> None:
+        """Exactly once, K tells what was published: where records were read, it must be there."""
+        read = sum(sum(topic.account().values()) for topic in book.topics.values())
+        if self.plan.exactly_once and read and any(committed.get(topic) is None for topic in book.topics):
+            raise OffsetsLost(
+                f"task {partition}: Redis holds its state, but the group {self.plan.app_id} has no committed offsets, "
+                "so whether its last outputs were published cannot be told. Start once with "
+                "PULSELINE_PROCESSING_GUARANTEE=at_least_once, which publishes them again and commits the offsets"
+            )
+
+    async def _finish_last_commit(self, task: Task, claimed: Stored, committed: dict[str, int | None]) -> None:
         """Publish what the stored commit may have left unpublished (steps 4 and 5 of that commit)."""
-        cart = known.get(self.plan.cart_topic, 0)
+        known, positions = task.committed, task.book.positions()
+        if self.plan.exactly_once and all(committed.get(topic) == position for topic, position in positions.items()):
+            return  # one transaction did both
         records, scored = unpack_outputs(task.partition, claimed.outputs)
-        due = [record for record in records if (record.at or 0) >= cart]
-        positions = task.book.positions()
+        due = [record for record in records if (record.at or 0) >= known.get(self.plan.cart_topic, 0)]
         if scored:
             # Whether they were published cannot be told from K: after a failover K may be ahead of this very commit,
             # while the replay has published older scores of the same customers.
@@ -113,10 +129,13 @@ class Claims:
             due += [
                 writer.score(Profile.unpack(customer, *packed), now) for customer, packed in loaded.items() if packed[0]
             ]
+        offsets = {topic: max(position, known.get(topic, 0)) for topic, position in positions.items()}
+        if self.plan.exactly_once:
+            await self.log.transact(task.partition, due, offsets)
+            return
         if due:
             await self.log.publish(due)
-        offsets = {topic: max(position, known.get(topic, 0)) for topic, position in positions.items()}
-        if offsets != known:
+        if offsets != committed:
             await self.log.commit_offsets(task.partition, offsets)
 
     @staticmethod

@@ -33,6 +33,8 @@ class Plan:
     score_min_delta_hundredths: int = 50
     score_max_age_ms: int = 60_000
     punctuation: bool = True
+    exactly_once: bool = False
+    """Outputs and offsets of a commit go out in one transaction; else outputs, then offsets."""
     rebuild: bool = False
     on_gap: Literal["stop", "continue"] = "stop"
     dirty_customers_max: int = 4_000

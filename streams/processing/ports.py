@@ -178,6 +178,19 @@ class Log(Protocol):
     async def publish(self, records: Sequence[OutRecord]) -> None:
         """Send all and wait for all acks; LogUnavailable if any is missing. May be called again with the same."""
 
+    async def take_over(self, partition: int) -> None:
+        """Exactly once: fence whoever may still publish for this task, and end what it left open."""
+
+    async def transact(self, partition: int, records: Sequence[OutRecord], offsets: Mapping[str, int]) -> None:
+        """Exactly once: publish all and commit the offsets, or neither.
+
+        Raises Fenced where another took the task over, and where the outcome stays unknown: the next claim, which takes
+        over and then reads the offsets, finds it out.
+        """
+
+    def let_go(self, partition: int) -> None:
+        """Close what `take_over` opened for this task, without waiting for it."""
+
     async def punctuate(self, topic: str, partition: int, watermark_ms: int) -> None:
         """Append a watermark_advanced control record."""
 

@@ -72,6 +72,7 @@ class Processor:
         """Drop the memory of tasks without committing."""
         for partition in partitions:
             self.tasks.pop(partition, None)
+            self.log.let_go(partition)
             self._punctuator.forget(partition)
             self._drained[partition].set()
             loop = self._loops.pop(partition, None)
@@ -298,14 +299,24 @@ class Processor:
         task.confirmed(cut)
 
     async def _publish_and_commit_offsets(self, task: Task, cut: Cut, begun_ms: int) -> None:
-        async def publish() -> None:
+        async def still_ours() -> None:
             if self.clock.monotonic_ms() - begun_ms > PAUSE_MS:
                 # Frozen or held up, perhaps beyond the session: a successor's newer scores must not be overtaken.
                 await self._compare(task)
+
+        async def publish() -> None:
+            await still_ours()
             await self.log.publish(cut.outputs)
 
-        await self._step("publish", task, publish, skip=not cut.outputs)
-        await self._step("offsets", task, lambda: self.log.commit_offsets(task.partition, cut.offsets))
+        async def transact() -> None:
+            await still_ours()
+            await self.log.transact(task.partition, cut.outputs, cut.offsets)
+
+        if self.plan.exactly_once:
+            await self._step("transaction", task, transact)
+        else:
+            await self._step("publish", task, publish, skip=not cut.outputs)
+            await self._step("offsets", task, lambda: self.log.commit_offsets(task.partition, cut.offsets))
 
     async def _compare(self, task: Task) -> None:
         found = await self.store.ver(task.partition)

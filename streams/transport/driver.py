@@ -10,6 +10,9 @@ from streams.transport.connect import connected
 from streams.transport.consumer import Consumer
 from streams.transport.versions import require_versions
 
+TRANSACTION_TIMEOUT_MS = 15_000
+"""Kafka ends a transaction that stays open for longer, so that a frozen worker holds no reader up."""
+
 
 class Producer(stock.Producer):
     """The worker's one producer: idempotent, started before everything else, stopped last."""
@@ -33,8 +36,12 @@ class Producer(stock.Producer):
             await self._producer.start()
         await broken.stop()
 
+    def transactional(self, transactional_id: str) -> AIOKafkaProducer:
+        """Return one more producer with this one's settings, for transactions; not started."""
+        return self._new_producer(transactional_id=transactional_id)
+
     def _settings_extra(self) -> Mapping[str, Any]:
-        return {"acks": "all", "enable_idempotence": True}
+        return {"acks": "all", "enable_idempotence": True, "transaction_timeout_ms": TRANSACTION_TIMEOUT_MS}
 
 
 class Transport(stock.Transport):

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, TopicAuthorizationFailedError
 from faust.types import AppT
 from mode import get_logger
@@ -16,6 +16,7 @@ from streams.processing.ports import OutRecord
 from streams.transport.consumer import Consumer
 from streams.transport.driver import Producer
 from streams.transport.group import Group
+from streams.transport.transactions import Transactions, send_batches
 
 logger = get_logger(__name__)
 
@@ -28,6 +29,7 @@ class KafkaLog:
         self._inputs = tuple(inputs)
         self._timeout_ms = timeout_ms
         self._groups: dict[int, Group] = {}
+        self._transactions = Transactions(self._transactional, app.conf.id, timeout_ms)
         self._sending: dict[int, tuple[Sequence[OutRecord], asyncio.Future[list[None]]]] = {}
         """What is not acked yet, by identity: publishing the same records again waits on, and sends nothing twice."""
 
@@ -57,6 +59,22 @@ class KafkaLog:
 
     async def commit_offsets(self, partition: int, offsets: Mapping[str, int]) -> None:
         await self._group.commit(partition, offsets)
+
+    def _transactional(self, transactional_id: str) -> AIOKafkaProducer:
+        return self._producer.transactional(transactional_id)
+
+    async def take_over(self, partition: int) -> None:
+        await self._transactions.take_over(partition)
+
+    async def transact(self, partition: int, records: Sequence[OutRecord], offsets: Mapping[str, int]) -> None:
+        await self._transactions.transact(partition, records, offsets)
+
+    def let_go(self, partition: int) -> None:
+        self._transactions.let_go(partition)
+
+    async def close(self) -> None:
+        """Close the transactional producers; the app stops its own."""
+        await self._transactions.close()
 
     def caught_up(self, topic: str, partition: int, position: int) -> bool:
         return self._consumer.caught_up(TopicPartition(topic, partition), position)
@@ -91,15 +109,7 @@ class KafkaLog:
     async def _send(self, tp: TopicPartition, records: Sequence[OutRecord]) -> None:
         producer = self._producer.kafka
         try:
-            batch = producer.create_batch()
-            for record in records:
-                headers = list(record.headers)
-                if batch.append(timestamp=None, key=record.key, value=record.value, headers=headers) is None:
-                    await (await producer.send_batch(batch, tp.topic, partition=tp.partition))
-                    batch = producer.create_batch()
-                    batch.append(timestamp=None, key=record.key, value=record.value, headers=headers)
-            batch.close()
-            await (await producer.send_batch(batch, tp.topic, partition=tp.partition))
+            await send_batches(producer, tp, records)
         except (MessageSizeTooLargeError, TopicAuthorizationFailedError) as error:
             raise TopicProblem(
                 f"{tp.topic} refuses records ({type(error).__name__}): `pulseline topics check` tells why"

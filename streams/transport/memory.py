@@ -25,6 +25,8 @@ class MemoryBroker:
         self.effects: list[tuple[Any, ...]] = []
         self.generation: dict[int, int] = defaultdict(int)
         """Per partition: the member generation that owns it."""
+        self.epochs: dict[int, int] = defaultdict(int)
+        """Per partition: the epoch of its transactional id."""
 
     def append(
         self,
@@ -55,12 +57,14 @@ class MemoryLog:
     """A worker's side of a MemoryBroker (implements the port Log).
 
     generation: what this member believes; commits of an older generation than the partition's are refused. `fail_next`
-    holds names of calls (committed, publish, offsets, punctuate) to refuse once with LogUnavailable.
+    holds names of calls (committed, publish, offsets, punctuate, take_over) to refuse once with LogUnavailable;
+    "transaction": the next one is aborted.
     """
 
     def __init__(self, broker: MemoryBroker, topics: Sequence[str]) -> None:
         self.broker, self.topics = broker, topics
         self.generation: dict[int, int] = defaultdict(int)
+        self.epoch: dict[int, int] = {}
         self.fail_next: list[str] = []
 
     def _maybe_fail(self, call: str) -> None:
@@ -97,6 +101,30 @@ class MemoryLog:
             self.broker.effects.append(("publish", record.topic, record.partition))
             self.broker.outputs[record.topic].append(record)
         self._maybe_fail("publish")
+
+    async def take_over(self, partition: int) -> None:
+        """Fence whoever holds the task's transactional id."""
+        self._maybe_fail("take_over")
+        self.broker.epochs[partition] += 1
+        self.epoch[partition] = self.broker.epochs[partition]
+
+    async def transact(self, partition: int, records: Sequence[OutRecord], offsets: Mapping[str, int]) -> None:
+        """Append and commit, or Fenced where another took over; a transaction names no generation."""
+        if self.epoch.get(partition) != self.broker.epochs[partition]:
+            raise Fenced("another took the transactional id over")
+        if "transaction" in self.fail_next:
+            self.fail_next.remove("transaction")
+            raise Fenced("the transaction was aborted")
+        for record in records:
+            self.broker.effects.append(("publish", record.topic, record.partition))
+            self.broker.outputs[record.topic].append(record)
+        self.broker.effects.append(("offsets", partition, dict(offsets)))
+        for topic, offset in offsets.items():
+            self.broker.group[topic, partition] = offset
+
+    def let_go(self, partition: int) -> None:
+        """Forget the epoch."""
+        self.epoch.pop(partition, None)
 
     async def punctuate(self, topic: str, partition: int, watermark_ms: int) -> None:
         """Append a control record."""
