@@ -263,6 +263,11 @@ class Totals:
         return {**since, **reached}
 
 
+def told_as(metric: Metric, dimensions: Dimensions) -> str:
+    """The name under which it is remembered up to which watermark a metric's series was told."""
+    return _set_of(_channels(metric, dimensions))
+
+
 def _set_of(channels: tuple[str, ...]) -> str:
     """The name under which the watermark of several channels together is remembered; of one, its own."""
     return "+".join(channels)

@@ -8,13 +8,17 @@ import msgspec
 from models.outputs import cloudevent_headers, metric_id
 from streams.engagement.metric_values import Published, Revision, Totals, least_watermarks, outdated, revise
 from streams.errors import Fenced
-from streams.processing.book import unpack_book
+from streams.processing.book import Book, unpack_book
 from streams.processing.plan import Plan
 from streams.processing.ports import Clock, Log, OutRecord, StateStore
 from streams.processing.task import Task
 
 WATERMARKS_FIELD = "#watermarks"
+HOLD_FIELD = "#hold"
+"""Task -> topic -> offset up to which a rebuild must have folded: what was told before is not told in part again."""
 WRITE_ATTEMPTS = 5
+
+Hold = dict[int, dict[str, int]]
 
 
 @dataclass(slots=True)
@@ -32,6 +36,7 @@ class MetricsPublisher:
     _claim: str | None = None
     _published: dict[str, Published] = field(default_factory=dict)
     _since: dict[str, int] = field(default_factory=dict)
+    _hold: Hold = field(default_factory=dict)
     _totals: Totals = field(default_factory=Totals)
     _read: dict[int, tuple[str | None, dict[str, int]]] = field(default_factory=dict)
 
@@ -51,7 +56,11 @@ class MetricsPublisher:
         first = self._claim != owner.claim
         if first:
             await self._load(owner)
-        watermarks, since_ms = await self._books()
+        books = await self._books()
+        if not _folded(self._hold, books):
+            self._claim = None
+            return
+        watermarks, since_ms = self._of_all(books)
         for partition in range(self.plan.partitions):
             await self._add_up(partition)
         values = self._totals.values(watermarks, self._since, since_ms)
@@ -73,25 +82,30 @@ class MetricsPublisher:
     async def _load(self, owner: Task) -> None:
         """Begin as the owner of task 0 with what was published before."""
         stored = await self.store.published()
+        hold = stored.pop(HOLD_FIELD, None)
+        self._hold = {} if hold is None else msgspec.json.decode(hold, type=Hold)
         packed = stored.pop(WATERMARKS_FIELD, None)
         self._since = {} if packed is None else msgspec.json.decode(packed, type=dict[str, int])
         self._published = {key: msgspec.msgpack.decode(value, type=Published) for key, value in stored.items()}
         self._read, self._totals, self._claim = {}, Totals(), owner.claim
 
-    async def _books(self) -> tuple[dict[str, int], int]:
+    async def _books(self) -> dict[int, Book]:
+        """The book of every task that has begun.
+
+        Read before the accumulators, so that these are at least as new: no window is called final too early.
+        """
+        read = {partition: await self.store.read(partition) for partition in range(self.plan.partitions)}
+        return {partition: unpack_book(stored.meta) for partition, stored in read.items() if stored is not None}
+
+    def _of_all(self, books: Mapping[int, Book]) -> tuple[dict[str, int], int]:
         """Least watermark of each channel over all tasks, and when the oldest state began.
 
-        Read before the accumulators, so that these are at least as new: no window is called final too early. A task
-        that was never claimed holds every watermark back.
+        A task that was never claimed holds every watermark back.
         """
-        books = []
-        for partition in range(self.plan.partitions):
-            stored = await self.store.read(partition)
-            if stored is None:
-                return {}, self.clock.wall_ms()
-            books.append(unpack_book(stored.meta))
-        watermarks = least_watermarks([book.watermarks(self.plan.inputs) for book in books])
-        return watermarks, min(book.since_ms for book in books)
+        if len(books) < self.plan.partitions:
+            return {}, self.clock.wall_ms()
+        watermarks = least_watermarks([book.watermarks(self.plan.inputs) for book in books.values()])
+        return watermarks, min(book.since_ms for book in books.values())
 
     async def _add_up(self, partition: int) -> None:
         """Take what changed in a task's accumulators into the totals; only that travels."""
@@ -118,6 +132,8 @@ class MetricsPublisher:
         packed |= dict.fromkeys(gone)
         reached = self._totals.reached(watermarks, self._since)
         packed[WATERMARKS_FIELD] = msgspec.json.encode(reached)
+        if self._hold:
+            packed[HOLD_FIELD] = None
         for _ in range(WRITE_ATTEMPTS):
             if tasks.get(0) is not owner:
                 return False
@@ -129,7 +145,7 @@ class MetricsPublisher:
             self._published.update(changes)
             for key in gone:
                 del self._published[key]
-            self._since = reached
+            self._since, self._hold = reached, {}
             return True
         return False
 
@@ -141,3 +157,12 @@ class MetricsPublisher:
         return OutRecord(
             self.plan.metrics_topic, 0, name.encode(), msgspec.json.encode(revision.record(since_ms)), headers
         )
+
+
+def _folded(hold: Hold, books: Mapping[int, Book]) -> bool:
+    """Whether every task that is rebuilt has read what the group had read before."""
+    return all(
+        partition in books and books[partition].positions().get(topic, 0) >= offset
+        for partition, topics in hold.items()
+        for topic, offset in topics.items()
+    )
