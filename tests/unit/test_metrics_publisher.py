@@ -208,7 +208,7 @@ async def test_a_rebuild_goes_on_with_the_revisions_once_it_has_folded_what_was_
     """Numbers folded in part are not told; what stayed as it was keeps its revision, what changes gets the next one."""
     world = World()
     worker = await world.started()
-    for number in range(4):
+    for _ in range(4):
         world.send("page_viewed", url="/")
         await world.settle(worker)
         await publisher(world, worker).tick(worker.processor.tasks)
