@@ -25,7 +25,10 @@ def remembered(records: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Publishe
         told[channels] = max(watermark_ms, told.get(channels, watermark_ms))
         key = metric_id(metric.name, record["dimensions"], record["window"], record["window_start_ms"])
         if key not in newest or newest[key][0] <= (watermark_ms, revision):
-            newest[key] = (watermark_ms, revision), Published(
-                record["numerator"], record["denominator"], record["final"], revision, record["window_end_ms"]
+            newest[key] = (
+                (watermark_ms, revision),
+                Published(
+                    record["numerator"], record["denominator"], record["final"], revision, record["window_end_ms"]
+                ),
             )
     return {key: published for key, (_, published) in newest.items()}, told
