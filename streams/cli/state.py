@@ -11,6 +11,7 @@ import redis
 from streams.errors import StoreUnavailable
 from streams.processing.book import Book, unpack_book
 from streams.settings import Settings, mask
+from streams.stores import keys
 from streams.stores.keys import TaskKeys, partition_of
 
 if TYPE_CHECKING:
@@ -91,11 +92,17 @@ def accounted(settings: Settings) -> Accounted:
     return found
 
 
-def forget_app(settings: Settings) -> int:
-    """Delete everything Redis holds of this APP_ID, for state that is made anew; return how many keys."""
+def forget_app(settings: Settings, *, published: bool = True) -> int:
+    """Delete everything Redis holds of this APP_ID, for state that is made anew; return how many keys.
+
+    published: also what was published of the metrics. A task's `m` goes before the rest of it, so that no task is left
+    that seems to have its state.
+    """
+    app, told = settings.app_id, keys.published(settings.app_id).encode()
     deleted = 0
     with redis_of(settings) as client:
-        for pattern in (f"{{{settings.app_id}:*", f"{{{settings.app_id}}}:*"):
+        for pattern in (f"{{{app}:*}}:m", f"{{{app}:*", f"{{{app}}}:*"):
             for key in client.scan_iter(match=pattern, count=1_000):
-                deleted += client.unlink(key)
+                if published or key != told:
+                    deleted += client.unlink(key)
     return deleted

@@ -36,7 +36,7 @@ class Claims:
         if stored is None:
             await self._begin(partition, committed, bounds)
         else:
-            book = self._checked(partition, unpack_book(stored.meta), bounds)
+            book = self._checked(partition, unpack_book(stored.meta), bounds, committed)
             self._require_offsets(partition, book, committed)
         if self.plan.exactly_once:
             await self.log.take_over(partition)
@@ -44,9 +44,9 @@ class Claims:
         claimed = await self.store.claim(partition, ver)
         # Asked again: until the claim the predecessor may have applied and committed records that came meanwhile.
         bounds = await self.log.bounds(partition)
-        book = self._checked(partition, unpack_book(claimed.meta), bounds)
-        self._adopt_topics(book, bounds)
         committed = await self.log.committed(partition)
+        book = self._checked(partition, unpack_book(claimed.meta), bounds, committed)
+        self._adopt_topics(book, bounds)
         known = {topic: offset or 0 for topic, offset in committed.items()}
         task = Task(self.plan, partition, ver=ver, stored=claimed, book=book, committed=known, rejects=rejects)
         await self._finish_last_commit(task, claimed, committed)
@@ -65,8 +65,8 @@ class Claims:
         if any(offset is not None for offset in committed.values()) and not self.plan.rebuild:
             raise StateLost(
                 f"task {partition}: the group {self.plan.app_id} has committed offsets, but Redis holds no state for "
-                "them. Restore a backup of Redis, or start once with --rebuild to fold the retained log again "
-                "(outputs below the committed offsets are not repeated)"
+                "them. Restore a backup of Redis, or stop all workers and run `pulseline rebuild` (or start one with "
+                "--rebuild on) to fold the retained log again; outputs below the committed offsets are not repeated"
             )
         book = Book(since_ms=self.clock.wall_ms())
         self._adopt_topics(book, bounds)
@@ -84,7 +84,9 @@ class Claims:
                 start = bounds[topic][0]
                 book.topics[topic] = TopicBook(position=start, since=start)
 
-    def _checked(self, partition: int, book: Book, bounds: dict[str, tuple[int, int]]) -> Book:
+    def _checked(
+        self, partition: int, book: Book, bounds: dict[str, tuple[int, int]], committed: dict[str, int | None]
+    ) -> Book:
         """Compare the positions with the log that answers now."""
         for topic, entry in book.topics.items():
             start, end = bounds[topic]
@@ -92,7 +94,9 @@ class Claims:
                 raise self.mismatch(
                     LogMismatch(f"task {partition}, {topic}: position {entry.position} is beyond the log end {end}")
                 )
-            if entry.position < start:
+            if entry.position < start and _begins(entry, committed.get(topic), start):
+                entry.position = entry.since = start
+            elif entry.position < start:
                 if self.plan.on_gap != "continue":
                     raise StateGap(
                         f"task {partition}, {topic}: the state ends at offset {entry.position}, the log starts at "
@@ -148,3 +152,11 @@ class Claims:
                 seek[topic] = entry.last_offset
                 task.expected[topic] = (entry.last_offset, entry.last_timestamp_ms)
         return seek
+
+
+def _begins(entry: TopicBook, committed: int | None, start: int) -> bool:
+    """Whether a rebuild has read nothing yet, so that it may as well begin where the log does by now.
+
+    What went meanwhile was read before the state was lost; where it was not, it is a gap.
+    """
+    return entry.position == entry.since and entry.last_offset < 0 and (committed or 0) >= start

@@ -259,6 +259,29 @@ async def test_a_log_that_starts_after_the_state_stops_the_worker() -> None:
             assert (book.gap, book.since, book.applied) == (2, 5, 4)
 
 
+async def test_a_rebuild_that_has_read_nothing_begins_where_the_log_does_by_now() -> None:
+    """What went since had been read before the state was lost; what nobody has read is a gap all the same."""
+    for read_before, gap in ((5, False), (3, True)):
+        world = World(rebuild=True)
+        worker = await world.started()
+        for number in range(5):
+            if number == read_before:
+                await world.settle(worker)
+            world.send("page_viewed", url="/")
+        if not gap:
+            await world.settle(worker)
+        world.store.wipe()
+        await world.started()
+        del world.broker.inputs[CLICK, 0][:4]
+        world.broker.starts[CLICK, 0] = 4
+        if gap:
+            with pytest.raises(StateGap, match="4 records are gone"):
+                await world.claim(world.worker())
+        else:
+            book = (await world.started()).processor.tasks[0].book.topics[CLICK]
+            assert (book.position, book.since, book.gap) == (4, 4, 0)
+
+
 async def test_another_log_stops_the_worker() -> None:
     """A position beyond the end, or another record at the stored position, is another log."""
     world = World()

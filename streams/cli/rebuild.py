@@ -1,0 +1,168 @@
+"""`pulseline rebuild`: after the state was lost, prepare that the workers fold the retained log again."""
+
+import asyncio
+import json
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from secrets import token_hex
+from typing import Any, cast
+
+import click
+import msgspec
+
+from models.topics import topic_name
+from streams.cli.ask import moment
+from streams.cli.offline import Input, OfflineProblem, agree, commit_for, read_books, read_input, require_idle
+from streams.cli.options import SettingsCommand, takes_settings
+from streams.cli.progress import Waiting
+from streams.cli.state import forget_app, redis_of
+from streams.cli.tail import read_through
+from streams.engagement.metric_memory import remembered
+from streams.processing.book import Book, TopicBook
+from streams.processing.metrics_publisher import HOLD_FIELD, WATERMARKS_FIELD, Hold
+from streams.processing.ports import Commit
+from streams.settings import Settings
+from streams.stores import keys
+from streams.stores.redis import RedisStore
+
+METRICS = "metrics.v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What there is: the input, the tasks that have state, and those that lost it (offsets, but no state)."""
+
+    input: Input
+    kept: Collection[int]
+    lost: Collection[int]
+
+    @property
+    def records(self) -> int:
+        """Records that will be folded again."""
+        return sum(each.end - each.start for task in self.lost for each in self.input[task].values())
+
+    @property
+    def gone(self) -> int:
+        """Records that the log held once and no longer does."""
+        return sum(each.start for task in self.lost for each in self.input[task].values())
+
+
+def find_loss(settings: Settings, *, discard: bool) -> Loss:
+    """Compare Redis with Kafka; where the state is discarded, every task with offsets counts as lost."""
+    found = read_input(settings)
+    kept = [] if discard else [*read_books(settings, settings.partitions)]
+    lost = [
+        task
+        for task, topics in sorted(found.items())
+        if task not in kept and any(each.committed is not None for each in topics.values())
+    ]
+    for task in lost:
+        for topic, each in found[task].items():
+            if each.committed is not None and each.committed > each.end:
+                raise OfflineProblem(
+                    f"task {task}, {topic}: the group's offset {each.committed} is beyond the log end {each.end}: it "
+                    "belongs to another log. Check KAFKA_BOOTSTRAP and TOPIC_PREFIX; if the topics are new, take "
+                    f"another APP_ID, or delete the offsets of the group {settings.app_id}"
+                )
+    return Loss(found, kept, lost)
+
+
+def described(settings: Settings, loss: Loss) -> Iterator[str]:
+    """What will happen, in lines."""
+    yield f"{len(loss.lost)} of {settings.partitions} tasks of {settings.app_id} have offsets in Kafka, but no state"
+    for topic in sorted({topic for task in loss.lost for topic in loss.input[task]}):
+        parts = [loss.input[task][topic] for task in loss.lost]
+        oldest = min((each.oldest_ms for each in parts if each.oldest_ms is not None), default=None)
+        records, gone = sum(each.end - each.start for each in parts), sum(each.start for each in parts)
+        since = "empty" if oldest is None else f"{records:,} records, the oldest of {moment(oldest)}"
+        yield f"  {topic}: {since}" + (f"; {gone:,} older ones are gone" if gone else "")
+    yield f"The workers will fold these {loss.records:,} records again. Then:"
+    yield "* triggers, outcomes and rejected records below the group's offsets are not published again"
+    yield "* scores are published again; metrics once all is folded, with a new state_since_ms"
+    if loss.gone:
+        yield "* lost is what only older records told: the faded rest of old events in scores, older carts and orders"
+
+
+def prepare(settings: Settings, loss: Loss) -> None:
+    """Write the beginning of each lost task; a task at a time, so whoever was interrupted begins again."""
+    keep_metrics_told(settings, loss)
+    fresh = {
+        (topic, task): each.start
+        for task in loss.lost
+        for topic, each in loss.input[task].items()
+        if each.committed is None
+    }
+    if fresh:
+        commit_for(settings, fresh)
+    asyncio.run(_begin(settings, loss))
+
+
+async def _begin(settings: Settings, loss: Loss) -> None:
+    from streams.app import plan_of
+
+    store = RedisStore(settings.redis_url, settings.app_id, timeout_ms=settings.redis_timeout_ms)
+    try:
+        await store.check()
+        await store.deployment(plan_of(settings).deployment())
+        now_ms = time.time_ns() // 1_000_000
+        for task in loss.lost:
+            topics = {name: TopicBook(position=each.start, since=each.start) for name, each in loss.input[task].items()}
+            book = Book(since_ms=now_ms, topics=topics)
+            await store.commit(Commit(partition=task, base=None, new=token_hex(8), meta=book.pack(), now_ms=now_ms))
+    finally:
+        await store.close()
+
+
+def keep_metrics_told(settings: Settings, loss: Loss) -> None:
+    """Remember what was published of the metrics, and hold them back until it is folded again."""
+    key = keys.published(settings.app_id)
+    with redis_of(settings) as client:
+        hold: Hold = msgspec.json.decode(cast(bytes | None, client.hget(key, HOLD_FIELD)) or b"{}", type=Hold)
+        written: dict[Any, bytes] = {} if client.hexists(key, WATERMARKS_FIELD) else read_told(settings)
+        for task in loss.lost:
+            hold[task] = {
+                topic: each.committed for topic, each in loss.input[task].items() if each.committed is not None
+            }
+        written[HOLD_FIELD] = msgspec.json.encode(hold)
+        client.hset(key, mapping=written)
+
+
+def read_told(settings: Settings) -> dict[Any, bytes]:
+    """What the metrics topic still tells, as the publisher remembers it: field -> packed."""
+    with Waiting(f"reading {topic_name(settings.topic_prefix, METRICS)}") as waiting:
+        records = read_through(settings, [METRICS], lambda read, total: waiting.tick(f"{read:,} of {total:,}"))
+        published, told = remembered(json.loads(record.value) for _, record in records)
+    return {
+        **{window: msgspec.msgpack.encode(value) for window, value in published.items()},
+        WATERMARKS_FIELD: msgspec.json.encode(told),
+    }
+
+
+@click.command(cls=SettingsCommand)
+@click.option("--discard-state", is_flag=True, help="Delete the state that is there, and rebuild all of it.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@takes_settings
+def rebuild(settings: Settings, *, discard_state: bool, yes: bool) -> None:
+    """Prepare that the workers fold the retained log again, for tasks whose state is lost. No worker may be active.
+
+    A restored backup of Redis loses less. Interrupted, it may be run again.
+    """
+    require_idle(settings)
+    loss = find_loss(settings, discard=discard_state)
+    if not loss.lost and not discard_state:
+        missing = settings.partitions - len(loss.kept)
+        first = f"; {missing} never began, and will" if missing else ""
+        click.echo(f"Nothing is lost: {len(loss.kept)} of {settings.partitions} tasks have their state{first}.")
+        return
+    for line in described(settings, loss):
+        click.echo(line)
+    if discard_state:
+        click.echo(f"All state of {settings.app_id} in Redis is DELETED first; this cannot be undone.")
+    agree("Go on?", yes=yes)
+    require_idle(settings)
+    if discard_state:
+        click.echo(f"deleted {forget_app(settings, published=not loss.lost):,} keys")
+    if loss.lost:
+        prepare(settings, loss)
+    click.echo(f"{len(loss.lost)} tasks begin at the log's start. Start the workers: they rebuild the state.")
