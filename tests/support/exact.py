@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.support.fold import CHANNELS, FoldRecord, Result, fold
+from tests.support.fold import CHANNELS, FoldRecord, Result, TopicPartition, fold
 from tests.support.judge import Outputs, Verdict, compare, read_topic
 from tests.support.totals import disagreements, summed, totals_of
 from tests.support.workers import Deployment
@@ -17,6 +17,8 @@ class Findings:
     """verdict: of state and outputs; metrics: lines where accumulators differ from the fold's totals."""
 
     verdict: Verdict
+    inputs: Mapping[TopicPartition, Sequence[FoldRecord]]
+    outputs: Outputs
     result: Result
     accumulators: int
     metrics: list[str]
@@ -28,6 +30,13 @@ class Findings:
     @property
     def ok(self) -> bool:
         return self.verdict.ok and not self.metrics
+
+    @property
+    def different(self) -> list[str]:
+        """Everything that is there and other than the fold has it: outputs, customers, accounts, accumulators."""
+        told = {*self.verdict.missing, *self.verdict.invented}
+        lines = [line for lines in self.verdict.faults.values() for line in lines]
+        return [line for line in lines if line not in told] + self.metrics
 
     def text(self) -> str:
         outcomes = Counter(outcome["outcome"] for outcome in self.result.outcomes.values())
@@ -44,7 +53,7 @@ class Findings:
         return "\n".join(lines)
 
 
-def hold_against_fold(deployment: Deployment, policy: Mapping[str, Any]) -> Findings:
+def hold_against_fold(deployment: Deployment, policy: Mapping[str, Any], *, read_committed: bool = False) -> Findings:
     """Read the whole input log and all outputs, fold, compare. Stop the workers first.
 
     Who was active in which hour is told exactly only where a customer's topics are not read more than 40 hours apart,
@@ -58,7 +67,8 @@ def hold_against_fold(deployment: Deployment, policy: Mapping[str, Any]) -> Find
         for partition, log in read_topic(bootstrap, topic).items()
     }
     triggers, outcomes, rejected, scores = (
-        read_topic(bootstrap, names.topic(f"{name}.v1")) for name in ("triggers", "outcomes", "rejected", "scores")
+        read_topic(bootstrap, names.topic(f"{name}.v1"), read_committed=read_committed)
+        for name in ("triggers", "outcomes", "rejected", "scores")
     )
     went_back = {customer: partition for partition, log in scores.items() for customer in _went_back(log)}
     newest = {partition: _newest(log) for partition, log in scores.items()}
@@ -77,6 +87,8 @@ def hold_against_fold(deployment: Deployment, policy: Mapping[str, Any]) -> Find
     differ = disagreements(wanted, got, max(result.watermarks.values()))
     return Findings(
         verdict=verdict,
+        inputs=inputs,
+        outputs=outputs,
         result=result,
         accumulators=len(got),
         metrics=differ,

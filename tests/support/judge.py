@@ -18,6 +18,7 @@ CANCELLED_BY = {"resumed", "recovered", "closed", "emptied", "merged"}
 DECIDED_AT_THE_CUT = {"stale", "erased", "no_consent"}
 SCORE_AGE_MS = 60_000
 CONNECT = "__connect.errors."
+GOT_NOTHING, WANT_NOTHING = "got nothing", "want nothing"
 
 Log = Mapping[int, Sequence[FoldRecord]]
 Customers = Mapping[str, Mapping[str, Any]]
@@ -36,12 +37,13 @@ class Outputs:
 
 @dataclass(slots=True)
 class Verdict:
-    """What differs; each list holds readable lines, `repeated_same_id` only counts (at least once allows it)."""
+    """What differs; each list holds readable lines, `repeated` only counts (at least once allows it)."""
 
     decisions: int = 0
     customers: int = 0
     records: int = 0
-    repeated_same_id: int = 0
+    repeated: Counter[str] = field(default_factory=Counter)
+    """trigger, outcome, cancel or rejected -> how many records had an id that had been read before."""
     stale: int = 0
     lost: list[str] = field(default_factory=list)
     ghost: list[str] = field(default_factory=list)
@@ -50,6 +52,20 @@ class Verdict:
     accounts_differ: list[str] = field(default_factory=list)
     rejected_differ: list[str] = field(default_factory=list)
     scores_differ: list[str] = field(default_factory=list)
+
+    @property
+    def repeated_same_id(self) -> int:
+        return self.repeated.total()
+
+    @property
+    def missing(self) -> list[str]:
+        """What the fold has and no output topic: decisions, rejected records, scores."""
+        return self.lost + [line for line in self.rejected_differ + self.scores_differ if line.endswith(GOT_NOTHING)]
+
+    @property
+    def invented(self) -> list[str]:
+        """What an output topic has and the fold denies."""
+        return self.ghost + [line for line in self.rejected_differ + self.scores_differ if WANT_NOTHING in line]
 
     @property
     def faults(self) -> dict[str, list[str]]:
@@ -196,7 +212,8 @@ def compare_decisions(
             verdict.ghost.append(f"{key[0]} {key[1]}: {got.content}")
         verdict.different += [f"{key[0]} {key[1]}: {line}" for line in lines]
     verdict.stale = len(suppressed)
-    verdict.repeated_same_id += sum(count - 1 for count in seen.values())
+    for (kind, _), times in seen.items():
+        verdict.repeated[kind] += times - 1
     verdict.lost += [
         f"{kind} {key}: {content}"
         for (kind, key), content in wanted.items()
@@ -276,18 +293,18 @@ def compare_rejected(
                 name.removeprefix(CONNECT): value.decode() for name, value in record.headers if name.startswith(CONNECT)
             }
             key = (added.get("topic", ""), int(added.get("partition", -1)), int(added.get("offset", -1)))
-            verdict.repeated_same_id += key in seen
+            verdict.repeated["rejected"] += key in seen
             seen.add(key)
             want, got = result.rejected.get(key), added.get("exception.class.name")
             if want != got:
-                verdict.rejected_differ.append(f"{key}: want {want}, got {got}")
+                verdict.rejected_differ.append(f"{key}: want {want or 'nothing'}, got {got}")
                 continue
             original = originals[key]
             kept = [(name, value) for name, value in record.headers if not name.startswith(CONNECT)]
             if (record.key, record.value, kept) != (original.key, original.value, [tuple(h) for h in original.headers]):
                 verdict.rejected_differ.append(f"{key}: key, value or headers were changed")
     verdict.rejected_differ += [
-        f"{key}: want {why}, got nothing" for key, why in result.rejected.items() if key not in seen
+        f"{key}: want {why}, {GOT_NOTHING}" for key, why in result.rejected.items() if key not in seen
     ]
 
 
@@ -315,7 +332,9 @@ def compare_scores(verdict: Verdict, result: Result, scores: Log, score_min_delt
     for customer_id in sorted({*result.customers, *last}):
         view, got = result.customers.get(customer_id), last.get(customer_id)
         if view is None or got is None:
-            verdict.scores_differ.append(f"{customer_id}: want {view and view['score']}, got {got and got['score']}")
+            want_text = f"want {view['score']}" if view else WANT_NOTHING
+            got_text = f"got {got['score']}" if got else GOT_NOTHING
+            verdict.scores_differ.append(f"{customer_id}: {want_text}, {got_text}")
             continue
         if (got["rev"], got["as_of_ms"]) == (view["rev"], view["as_of_ms"]):
             lines = differences(score_record(result, customer_id), {**got, "model_version": None})

@@ -30,6 +30,8 @@ class Proxy:
         self._flowing.set()
         self._connections: set[asyncio.Task[None]] = set()
         self._held: list[tuple[asyncio.StreamWriter, bytes]] = []
+        self.delay_s = 0.0
+        """Every answer comes so much later."""
         self.broken = 0
         self.accepted = 0
 
@@ -65,6 +67,17 @@ class Proxy:
     def flow(self) -> None:
         self._flowing.set()
 
+    def retarget(self, url: str) -> None:
+        """Lead to another server from now on, and break every connection to the one before."""
+        parts = urlsplit(url)
+        self._target = (parts.hostname or "127.0.0.1", parts.port or 6379)
+        self.cut()
+
+    def cut(self) -> None:
+        """Break every connection."""
+        for connection in self._connections:
+            connection.cancel()
+
     async def release(self) -> None:
         """Let the held requests arrive, and wait until the server answered them."""
         held, self._held = self._held, []
@@ -80,8 +93,11 @@ class Proxy:
         assert connection is not None
         self._connections.add(connection)
         connection.add_done_callback(self._connections.discard)
-        with suppress(ConnectionError):
-            await self._serve(reader, writer)
+        try:
+            with suppress(ConnectionError):
+                await self._serve(reader, writer)
+        finally:
+            writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server_reader, server_writer = await asyncio.open_connection(*self._target)
@@ -110,7 +126,6 @@ class Proxy:
                 break
         finally:
             back.cancel()
-            writer.close()
             if not held:
                 server_writer.close()
 
@@ -118,6 +133,7 @@ class Proxy:
         with suppress(ConnectionError):
             while data := await server_reader.read(1 << 20):
                 await self._flowing.wait()
+                await asyncio.sleep(self.delay_s)
                 writer.write(data)
                 await writer.drain()
         writer.close()

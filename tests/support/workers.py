@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import redis
 from aiokafka import AIOKafkaProducer
+from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
 
 from models.topics import INPUT_TOPICS, TOPICS, topic_name
@@ -186,13 +187,13 @@ class Deployment:
 
     # ------------------------------------------------------------------ history
 
-    def load(self, records: Sequence[Planned], per_s: float | None = None) -> float:
+    def load(self, records: Iterable[Planned], per_s: float | None = None) -> float:
         """Append records with the time of their sending, keyless ones anywhere; returns the seconds it took."""
         begun = time.monotonic()
         asyncio.run(self._load(records, per_s))
         return time.monotonic() - begun
 
-    def load_meanwhile(self, records: Sequence[Planned], per_s: float) -> Thread:
+    def load_meanwhile(self, records: Iterable[Planned], per_s: float) -> Thread:
         """The same in the background; `wait` fails if it does."""
 
         def run() -> None:
@@ -205,7 +206,7 @@ class Deployment:
         self._loading[-1].start()
         return self._loading[-1]
 
-    async def _load(self, records: Sequence[Planned], per_s: float | None) -> None:
+    async def _load(self, records: Iterable[Planned], per_s: float | None) -> None:
         async with AIOKafkaProducer(
             bootstrap_servers=self.brokers.bootstrap, enable_idempotence=True, max_batch_size=BATCH_BYTES_MAX
         ) as producer:
@@ -297,17 +298,31 @@ class Deployment:
 
     def committed(self) -> dict[int, int]:
         """The group's committed offsets of each task, all input topics added up."""
+        found: Counter[int] = Counter()
+        for (_, partition), offset in self.committed_places().items():
+            found[partition] += offset
+        return found
+
+    def committed_places(self) -> dict[tuple[str, int], int]:
+        """(topic, partition) -> the group's committed offset; input topics alone have any."""
         admin = KafkaAdminClient(bootstrap_servers=self.brokers.bootstrap)
         try:
             offsets = admin.list_group_offsets([self.names.group])[self.names.group]
         finally:
             admin.close()
-        found: Counter[int] = Counter()
         inputs = {topic_name(self.names.topic_prefix, suffix) for suffix in INPUT_TOPICS}
-        for place, offset in offsets.items():
-            assert place.topic in inputs
-            found[place.partition] += offset.offset
-        return found
+        assert {place.topic for place in offsets} <= inputs
+        return {(place.topic, place.partition): offset.offset for place, offset in offsets.items()}
+
+    def ends(self, suffix: str) -> dict[int, int]:
+        """Partition -> log end of a topic."""
+        name = topic_name(self.names.topic_prefix, suffix)
+        consumer = KafkaConsumer(bootstrap_servers=self.brokers.bootstrap, group_id=None)
+        try:
+            places = [TopicPartition(name, partition) for partition in consumer.partitions_for_topic(name) or ()]
+            return {place.partition: end for place, end in consumer.end_offsets(places).items()}
+        finally:
+            consumer.close()
 
 
 @lru_cache(maxsize=65_536)

@@ -1,0 +1,132 @@
+"""Plays one scenario and judges what it left: against the independent fold of the log, and by every output topic."""
+
+import json
+import shutil
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chaos.ground import Ground, kafka_in, may_mount, small_disk
+from tests.chaos.scenarios import Scenario
+from tests.chaos.stage import Stage, guarantee_settings
+from tests.support.brokers import Brokers, Names
+from tests.support.exact import Findings, hold_against_fold
+from tests.support.fold import fold
+from tests.support.history import STEPS
+
+LINES_MAX = 20
+
+
+@dataclass
+class Run:
+    """How one play of a scenario ended. repeated: kind of record -> how many had an id that was there before.
+
+    `lost` to `different` are counts of records, customers, accounts and accumulators; `faults_found` tells them.
+    """
+
+    scenario: str
+    guarantee: str
+    seed: int
+    records: int = 0
+    rubbish: int = 0
+    triggers: int = 0
+    faults: dict[str, int] = field(default_factory=dict)
+    lost: int = 0
+    ghost: int = 0
+    different: int = 0
+    repeated: dict[str, int] = field(default_factory=dict)
+    repeated_below_offsets: int = 0
+    catch_up_s: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    broken: str = ""
+    """Why it could not be played to its end, if so."""
+    faults_found: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        wrong = self.lost + self.ghost + self.different + self.repeated_below_offsets
+        repeated = sum(self.repeated.values()) if self.guarantee == "exactly_once" else 0
+        return not (self.broken or wrong or repeated)
+
+    def text(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+
+def play(scenario: Scenario, guarantee: str, seed: int, brokers: Brokers, *, keep: Path | None = None) -> Run:
+    """Play it on these brokers; the logs of a run that went wrong go to the folder `keep`."""
+    run, begun = Run(scenario.name, guarantee, seed), time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="pulseline-chaos-") as name, ExitStack() as stack:
+        folder = Path(name)
+        try:
+            _play(run, scenario, brokers, folder, stack)
+        except (Exception, pytest.fail.Exception) as problem:  # noqa: BLE001 - told in the table, the next one is played
+            run.broken = f"{type(problem).__name__}: {problem}"[:3_000]
+        run.seconds = round(time.monotonic() - begun, 1)
+        if keep is not None and not run.ok:
+            keep_logs(run, folder, keep)
+    return run
+
+
+def _play(run: Run, scenario: Scenario, brokers: Brokers, folder: Path, stack: ExitStack) -> None:
+    disk, disk_folder = None, folder / "disk"
+    if scenario.needs:
+        assert may_mount(), "this scenario needs root, to mount a small file system"
+        disk = stack.enter_context(small_disk(disk_folder))
+    if scenario.needs == "kafka on a disk":
+        brokers = stack.enter_context(kafka_in(disk_folder / "stack"))
+    ground = Ground(brokers, disk_folder if scenario.needs == "redis on a disk" else folder, stack)
+    settings = guarantee_settings(run.guarantee) | dict(scenario.settings)
+    stage = Stage(ground, Names.fresh(), folder, stack, seed=run.seed, **settings)
+    try:
+        stage.open(scenario.workers)
+        scenario.play(stage, disk)
+        stage.finish()
+        surprises = stage.surprises()
+        assert not surprises, f"{surprises}\n{stage.deployment.logs()}"
+        judge(run, stage)
+    finally:
+        stage.halt()
+        run.faults, run.catch_up_s = dict(stage.faults), [round(took_s, 2) for took_s in stage.catch_up_s]
+        run.records, run.rubbish = stage.deployment.loaded.total(), stage.labels["dirty"]
+
+
+def judge(run: Run, stage: Stage) -> None:
+    """Hold what is there against the fold."""
+    policy = {"lateness_ms": stage.deployment.settings.lateness_ms, "steps": STEPS}
+    findings = hold_against_fold(stage.deployment, policy, read_committed=run.guarantee == "exactly_once")
+    verdict = findings.verdict
+    run.triggers = len(findings.result.triggers)
+    run.lost, run.ghost = len(verdict.missing), len(verdict.invented)
+    run.different = len(findings.different)
+    run.repeated = dict(+verdict.repeated)
+    below = repeated_below_offsets(findings, stage, policy)
+    run.repeated_below_offsets = len(below)
+    run.faults_found = [*verdict.missing, *verdict.invented, *findings.different, *below][:LINES_MAX]
+
+
+def repeated_below_offsets(findings: Findings, stage: Stage, policy: dict[str, Any]) -> list[str]:
+    """Triggers published again after a rebuild although the log below the committed offsets decided them."""
+    found = []
+    for committed, ends in stage.muted_below:
+        below = {place: log[: committed.get(place, 0)] for place, log in findings.inputs.items()}
+        decided = fold(below, policy, strict=False).triggers
+        for partition, log in findings.outputs.triggers.items():
+            for record in log:
+                if record.offset >= ends[partition]:
+                    trigger_id = json.loads(record.value or b"{}").get("trigger_id")
+                    found += [f"trigger {trigger_id}: repeated below the committed offsets"] * (trigger_id in decided)
+    return found
+
+
+def keep_logs(run: Run, folder: Path, keep: Path) -> None:
+    target = keep / f"{run.scenario}-{run.guarantee}-{run.seed}"
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for log in folder.rglob("*.log"):
+        shutil.copy(log, target / log.name)
+    (target / "run.json").write_text(json.dumps(asdict(run), indent=1, ensure_ascii=False))

@@ -1,0 +1,161 @@
+"""Workers under a steady flow of records, and what befalls them: each fault is counted, and what follows is timed."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from random import Random
+from threading import Event, Thread
+from typing import Any
+
+from streams.producer.plan import Planned, plan
+from tests.chaos.ground import Ground
+from tests.support.brokers import Names
+from tests.support.history import harsh_script
+from tests.support.workers import Deployment, WorkerProcess
+
+PARTITIONS = 6
+PER_S = 500
+RECORDS_MAX = 150_000
+CAUGHT_UP_WITHIN_S = 120
+FENCED_TOO_OFTEN = 75
+QUICK: Mapping[str, str] = {"COMMIT_INTERVAL": "100ms", "RUN_RECORDS_MAX": "100", "DIRTY_CUSTOMERS_MAX": "50"}
+"""Many small commits, so that a fault hits one."""
+TRANSACTIONS: Mapping[str, str] = {"PROCESSING_GUARANTEE": "exactly_once", "RUN_RECORDS_MAX": "100"}
+
+
+class Stage:
+    """A deployment, its crew of workers, and the records that flow until `finish`.
+
+    5 % of the records are rubbish, 2 % duplicates, 5 % out of order. All choices come from the seed. `faults` counts
+    what was done; `catch_up_s` holds for each time the seconds until everything that had arrived by then was committed:
+    by the time of a kill, a freeze, a joining or leaving; of an outage, by its end.
+    """
+
+    def __init__(
+        self, ground: Ground, names: Names, folder: Path, stack: ExitStack, *, seed: int, **settings: str
+    ) -> None:
+        self.ground, self.stack, self.folder = ground, stack, folder
+        self.rng, self.seed = Random(seed), seed
+        self.deployment = Deployment(
+            ground, names, folder, REDIS_URL=ground.gate.url, **{"PARTITIONS": str(PARTITIONS)} | settings
+        )
+        stack.callback(self.deployment.close)
+        self.crew: list[WorkerProcess] = []
+        self.faults: Counter[str] = Counter()
+        self.labels: Counter[str] = Counter()
+        self.catch_up_s: list[float] = []
+        self.expected_ends: dict[int, int] = {}
+        """Worker's number -> exit code, of those that were told to end or had to."""
+        self.muted_below: list[tuple[dict[tuple[str, int], int], dict[int, int]]] = []
+        self._enough = Event()
+        self._flow: Thread | None = None
+
+    # ------------------------------------------------------------------ the flow
+
+    def open(self, workers: int, per_s: float = PER_S) -> None:
+        """Start so many workers, and the flow."""
+        for _ in range(workers):
+            self.hire()
+        self.deployment.wait_shared(*self.crew)
+        self._flow = self.deployment.load_meanwhile(self._records(), per_s)
+        self.deployment.wait("the first records", lambda: self.deployment.records_read().total() > 0)
+
+    def _records(self) -> Iterator[Planned]:
+        script = harsh_script(self.seed, RECORDS_MAX, duration_ms=10 * 86_400_000, dirty=0.05, out_of_order=0.05)
+        for record in plan(script):
+            if self._enough.is_set():
+                return
+            self.labels[record.label.partition(":")[0] or "plain"] += 1
+            yield record
+        raise AssertionError(f"the flow ended by itself after {RECORDS_MAX} records")
+
+    def finish(self) -> None:
+        """End the flow, let everything be read in peace, and stop the workers."""
+        self._enough.set()
+        assert self._flow is not None
+        self._flow.join()
+        self.deployment.wait("everything is read", self._all_read, 180)
+        for worker in self.crew:
+            self.expected_ends[worker.number] = 0
+            assert worker.stop() < 10, f"worker {worker.number} took long to stop"
+        committed, loaded = self.deployment.committed(), self.deployment.loaded
+        assert committed == loaded, f"committed {committed} of {loaded}"
+
+    def _all_read(self) -> bool:
+        self.tend()
+        return self.deployment.records_read() == self.deployment.loaded
+
+    def lull(self, least_s: float = 1.0, most_s: float = 3.0) -> None:
+        """Let records flow for a while."""
+        time.sleep(self.rng.uniform(least_s, most_s))
+
+    # ------------------------------------------------------------------ the crew
+
+    def hire(self, **settings: str) -> WorkerProcess:
+        self.crew.append(self.deployment.start(**settings))
+        return self.crew[-1]
+
+    def dismiss(self, worker: WorkerProcess, code: int) -> None:
+        """Take a worker that has ended from the crew, with the exit code that was to be expected."""
+        self.crew.remove(worker)
+        self.expected_ends[worker.number] = code
+
+    def kill(self, worker: WorkerProcess) -> None:
+        """kill -9."""
+        worker.kill()
+        self.dismiss(worker, -9)
+
+    def leave(self, worker: WorkerProcess) -> float:
+        """SIGTERM; the seconds until it had ended."""
+        self.dismiss(worker, 0)
+        return worker.stop()
+
+    def tend(self) -> None:
+        """Start anew whoever was fenced too often, as a supervisor does."""
+        for worker in [worker for worker in self.crew if worker.process.poll() == FENCED_TOO_OFTEN]:
+            self.dismiss(worker, FENCED_TOO_OFTEN)
+            self.faults["(fenced too often)"] += 1
+            self.hire()
+
+    def halt(self) -> None:
+        """End the flow, however the play went."""
+        self._enough.set()
+        for worker in self.crew:
+            if worker.running:
+                worker.wake()
+
+    def mark_muted(self) -> None:
+        """Note the committed offsets and the ends of the triggers: nothing decided below those may follow these."""
+        self.muted_below.append((self.deployment.committed_places(), self.deployment.ends("triggers.v1")))
+
+    def surprises(self) -> list[str]:
+        """Workers that ended otherwise than expected."""
+        return [
+            f"worker {worker.number} ended with {worker.process.poll()}"
+            for worker in self.deployment.workers
+            if worker.process.poll() != self.expected_ends.get(worker.number)
+        ]
+
+    # ------------------------------------------------------------------ faults
+
+    def hit(self, what: str) -> None:
+        self.faults[what] += 1
+
+    def catch_up(self, what: str) -> None:
+        """Wait until everything that has arrived by now is committed."""
+        target = Counter(self.deployment.loaded)
+
+        def caught_up() -> bool:
+            self.tend()
+            read = self.deployment.records_read()
+            return all(read[task] >= number for task, number in target.items())
+
+        took_s = self.deployment.wait(f"catching up after {what}", caught_up, CAUGHT_UP_WITHIN_S)
+        self.catch_up_s.append(took_s)
+        print(f"    {what}: caught up after {took_s:.1f} s", flush=True)
+
+
+def guarantee_settings(guarantee: str) -> dict[str, Any]:
+    return dict(TRANSACTIONS if guarantee == "exactly_once" else QUICK)
