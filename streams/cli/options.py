@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import click
 
-from streams.settings import Settings, accepts, gather, names, read_dotenv
+from streams.settings import Settings, accepts, gather, is_secret, names, read_dotenv
 from streams.stack.state import stack_environ
 
 
@@ -73,7 +73,7 @@ def takes_flags(function: Callable[..., Any]) -> Callable[..., Any]:
 
     run.__doc__ = function.__doc__
     run.__name__ = function.__name__
-    settings = [_flag(name, attribute) for name, attribute in names().items()]
+    settings = [_flag(name, attribute) for name, attribute in names().items() if not is_secret(attribute)]
     # click gathers parameters there, last one first.
     run.__click_params__ = settings[::-1] + getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
     return run

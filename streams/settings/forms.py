@@ -3,10 +3,10 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from models.outputs import parse_duration, step_name
 
@@ -15,10 +15,14 @@ MASK = "***"
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How the text of a setting is read, and what it accepts in words; `read` raises ValueError."""
+    """How the text of a setting is read, and what it accepts in words; `read` raises ValueError.
+
+    secret: it has no flag, as a command line is open to every user of the machine, and is never shown.
+    """
 
     accepts: str
     read: Callable[[str], Any]
+    secret: bool = False
 
 
 def _steps(text: str) -> tuple[tuple[str, int], ...]:
@@ -58,6 +62,8 @@ SomeTime = Annotated[int, Form(_DURATION + ", more than 0", parse_duration), Fie
 Switch = Annotated[bool, Form("on or off", _switch)]
 Count = Annotated[int, Form("a whole number of at least 1", int), Field(ge=1)]
 Name = Annotated[str, _NAME]
+File = Annotated[Path | None, Form("the path of a file", Path)]
+Secret = Annotated[SecretStr | None, Form("a secret: in the environment or .env only", SecretStr, secret=True)]
 Port = Annotated[int, Form("a port, 0 to 65535; 0 = off", int), Field(ge=0, le=65_535)]
 
 
@@ -68,6 +74,8 @@ def written(value: Any, *, duration: bool = False) -> str:
             return ""
         case bool():
             return "on" if value else "off"
+        case SecretStr():
+            return value.get_secret_value()
         case tuple():
             return ",".join(name for name, _ in value)
         case int() if duration:
@@ -77,14 +85,21 @@ def written(value: Any, *, duration: bool = False) -> str:
 
 
 def mask(text: str) -> str:
-    """The text with the password of a URL hidden.
+    """The text with what may be a password hidden: all between a URL's user and its host, and its query.
+
+    Also where the password's own signs (/ ? # @) make it no URL.
 
     >>> mask("redis://:secret@cache:6379/0")
     'redis://:***@cache:6379/0'
     """
-    if "://" not in text or "@" not in text:
-        return text
-    parts = urlsplit(text)
-    login, _, place = parts.netloc.rpartition("@")
-    user = login.partition(":")[0]
-    return urlunsplit(parts._replace(netloc=f"{user}:{MASK}@{place}"))
+    scheme = "".join(re.findall(r"^[a-z]+://", text))
+    login, at, place = text.removeprefix(scheme).rpartition("@")
+    user, colon, _ = login.partition(":")
+    address, question, query = place.partition("?")
+    hidden = f"{user}{colon}{MASK if colon else ''}{at}{address}{question}"
+    return scheme + hidden + "&".join(map(_masked_option, query.split("&")))
+
+
+def _masked_option(option: str) -> str:
+    name, equals, _ = option.partition("=")
+    return f"{name}={MASK}" if equals and "password" in name else option

@@ -7,14 +7,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from models.outputs import step_name
 from models.topics import topic_name
 from streams.errors import InvalidSettings
+from streams.settings.connections import Connections
 from streams.settings.forms import (
-    BROKERS,
-    REDIS,
+    MASK,
     STEPS,
     Count,
     Duration,
@@ -33,14 +33,11 @@ if TYPE_CHECKING:
     from streams.engagement.profile import Rules
 
 
-class Settings(BaseModel):
+class Settings(Connections):
     """All settings; a duration's attribute ends in `_ms`, its name does not: `lateness_ms`, `PULSELINE_LATENESS`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    # Named in the public contract.
-    kafka_bootstrap: Annotated[str, BROKERS] = Field("127.0.0.1:9092", description="Kafka brokers to start from")
-    redis_url: Annotated[str, REDIS] = Field("redis://127.0.0.1:6379/0", description="Redis that holds all state")
     app_id: Name = Field("pulseline", description="consumer group and prefix of every Redis key")
     topic_prefix: Name = Field("engagement", description="first part of every topic's name")
     partitions: Annotated[int, Form("a whole number from 1 to 4096", int), Field(ge=1, le=4_096)] = Field(
@@ -128,6 +125,7 @@ class Settings(BaseModel):
         return self
 
     def _contradictions(self) -> Iterator[str]:
+        yield from self.disagreements()
         waits_ms = [ms for _, ms in self.cart_steps]
         if not waits_ms or any(later <= earlier for earlier, later in pairwise(waits_ms)):
             yield f"{PREFIX}CART_STEPS must be strictly increasing and not empty: {written(self.cart_steps)}."
@@ -211,11 +209,15 @@ class Settings(BaseModel):
         }
 
     def masked(self) -> dict[str, str]:
-        """Setting name -> text, with passwords in URLs hidden: the only form that may be printed or logged."""
-        return {
-            setting_name(attribute): mask(written(getattr(self, attribute), duration=attribute.endswith("_ms")))
-            for attribute in type(self).model_fields
-        }
+        """Setting name -> text, secrets and passwords in URLs hidden: the only form that may be printed or logged."""
+        return {setting_name(attribute): self._shown(attribute) for attribute in type(self).model_fields}
+
+    def _shown(self, attribute: str) -> str:
+        value = getattr(self, attribute)
+        return MASK if isinstance(value, SecretStr) else mask(written(value, duration=attribute.endswith("_ms")))
+
+    def __repr_args__(self) -> Iterator[tuple[str, str]]:
+        yield from self.masked().items()
 
     def topic(self, role: str) -> str:
         """Name of a registered topic: "engagement.cart.v1" of "cart"."""
@@ -267,15 +269,23 @@ def names() -> dict[str, str]:
 
 def accepts(attribute: str) -> str:
     """What a setting accepts, in words."""
-    field = Settings.model_fields[attribute]
-    forms = [form for form in field.metadata if isinstance(form, Form)]
-    choices = [str(choice) for choice in get_args(field.annotation)]
-    return forms[0].accepts if forms else " or ".join(choices) or "some text"
+    form = _form(attribute)
+    choices = [str(choice) for choice in get_args(Settings.model_fields[attribute].annotation)]
+    return form.accepts if form else " or ".join(choices) or "some text"
+
+
+def is_secret(attribute: str) -> bool:
+    """Whether a setting is a secret by itself: it has no flag."""
+    form = _form(attribute)
+    return form is not None and form.secret
+
+
+def _form(attribute: str) -> Form | None:
+    return next((form for form in Settings.model_fields[attribute].metadata if isinstance(form, Form)), None)
 
 
 def _read(name: str, attribute: str, text: str) -> Any:
-    field = Settings.model_fields[attribute]
-    form = next((form for form in field.metadata if isinstance(form, Form)), None)
+    field, form = Settings.model_fields[attribute], _form(attribute)
     if form is None:
         return next((choice for choice in get_args(field.annotation) if choice.lower() == text.lower()), text)
     try:
@@ -285,4 +295,5 @@ def _read(name: str, attribute: str, text: str) -> Any:
 
 
 def _refusal(name: str, attribute: str, text: str) -> str:
-    return f"{PREFIX}{name}={mask(text)} is not accepted: it takes {accepts(attribute)}."
+    shown = MASK if is_secret(attribute) else mask(text)
+    return f"{PREFIX}{name}={shown} is not accepted: it takes {accepts(attribute)}."

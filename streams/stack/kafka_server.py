@@ -5,8 +5,9 @@ import logging
 import signal
 import subprocess
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from streams.stack.daemons import Daemon
 from streams.stack.ports import LOOPBACK, answers, pick
@@ -58,12 +59,25 @@ rootLogger.appenderRef.out.ref=OUT
 
 
 class KafkaServer:
-    """A broker in `folder` on a port of 127.0.0.1; may be killed and started again on the same data."""
+    """A broker in `folder` on a port of 127.0.0.1; may be killed and started again on the same data.
 
-    def __init__(self, folder: Path, *, java: str, jars: Path, port: int, jvm: Sequence[str] = QUICK_JVM) -> None:
+    extra: further lines of server.properties, name -> value, which win over ours; {controller_port} stands for a port.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        java: str,
+        jars: Path,
+        port: int,
+        jvm: Sequence[str] = QUICK_JVM,
+        extra: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.folder = folder
         self.port = port
         self.daemon = Daemon("kafka", folder)
+        self._extra = extra
         self._properties = folder / "server.properties"
         self._java = [java, *jvm, "-cp", f"{jars}/*", f"-Dlog4j2.configurationFile={folder / 'log4j2.properties'}"]
 
@@ -113,7 +127,8 @@ class KafkaServer:
     def _configure(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         logs = self.folder / "data"
-        properties = PROPERTIES.format(host=LOOPBACK, port=self.port, controller_port=pick(), logs=logs)
+        template = PROPERTIES + "".join(f"{name}={value}\n" for name, value in self._extra.items())
+        properties = template.format(host=LOOPBACK, port=self.port, controller_port=pick(), logs=logs)
         self._properties.write_text(properties)
         (self.folder / "log4j2.properties").write_text(LOGGING.format(level="info"))
         if not (logs / "meta.properties").exists():
