@@ -112,6 +112,9 @@ class Transactions:
                 await producer.stop()
         except (KafkaError, TimeoutError) as error:
             logger.info("a transactional producer did not close in order: %s", type(error).__name__)
+        ended = producer._txn_manager.wait_for_transaction_end()
+        if ended is not None and ended.done() and not ended.cancelled():
+            ended.exception()  # nobody waited for it, and asyncio would say so
 
 
 async def send_batches(producer: AIOKafkaProducer, tp: TopicPartition, records: Sequence[OutRecord]) -> None:
