@@ -49,8 +49,13 @@ format: env ## let ruff format the code and repair what it can
 	@$(BIN)/ruff format --quiet .
 
 .PHONY: chaos
-chaos: env ## the long chaos suites: kills, freezes, restarts
-	@$(BIN)/python -m pytest -m "chaos or chaos_long" --timeout 1800 $(PYTEST)
+chaos: env ## every fault on real Kafka and Redis, as a table (RUNS=3, SCENARIO=kills,flush, GUARANTEE=exactly_once, SEED=7)
+	@$(BIN)/python -m tests.chaos.campaign $(if $(RUNS),--runs $(RUNS)) $(if $(SCENARIO),--scenario $(SCENARIO)) \
+		$(if $(GUARANTEE),--guarantee $(GUARANTEE)) $(if $(SEED),--seed $(SEED))
+
+.PHONY: long
+long: env ## the long tests: a history under fire, and one worker killed ten times in 300,000 events
+	@$(BIN)/python -m pytest -m chaos_long --timeout 1800 -s $(PYTEST)
 
 .PHONY: simulate
 simulate: env ## random faults on the real task code in memory, a run a seed (SEEDS=2000, or SEEDS=7:8 for seed 7)

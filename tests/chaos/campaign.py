@@ -5,6 +5,7 @@ RUNS=3 plays each three times, SCENARIO=kills,flush only those, GUARANTEE=exactl
 
 import argparse
 import json
+import logging
 import statistics
 import sys
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parse(arguments)
     earlier = [Run(**fields) for fields in json.loads(asked.report.read_text())] if asked.add else []
     runs: list[Run] = []
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # the loader's own connections break, too
     with run_brokers() as brokers:
         for guarantee in asked.guarantee:
             for seed in range(asked.seed, asked.seed + asked.runs):

@@ -5,7 +5,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any, Self
@@ -20,6 +20,7 @@ from tests.support.brokers import TOOLS, Brokers, Server
 from tests.support.proxy import Proxy
 
 DISK_MB = 512
+PAGE = 4_096
 REPLICA_READY_S = 30
 
 
@@ -127,9 +128,13 @@ class Disk:
         self._ballast = folder / "ballast"
 
     def fill(self) -> None:
-        with self._ballast.open("wb") as file:
-            free = os.statvfs(self.folder)
-            os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize)
+        free = os.statvfs(self.folder)
+        with self._ballast.open("wb", buffering=0) as file, suppress(OSError):
+            # Others write meanwhile: most of it at once, the rest until it is refused.
+            os.posix_fallocate(file.fileno(), 0, max(PAGE, free.f_bavail * free.f_frsize - (1 << 20)))
+            file.seek(0, os.SEEK_END)
+            while file.write(bytes(PAGE)):
+                pass
 
     def free(self) -> None:
         self._ballast.unlink()

@@ -73,7 +73,7 @@ def play(scenario: Scenario, guarantee: str, seed: int, brokers: Brokers, *, kee
 
 
 def _play(run: Run, scenario: Scenario, brokers: Brokers, folder: Path, stack: ExitStack) -> None:
-    disk, disk_folder = None, folder / "disk"
+    disk_folder = folder / "disk"
     if scenario.needs:
         assert may_mount(), "this scenario needs root, to mount a small file system"
         disk = stack.enter_context(small_disk(disk_folder))
@@ -82,9 +82,11 @@ def _play(run: Run, scenario: Scenario, brokers: Brokers, folder: Path, stack: E
     ground = Ground(brokers, disk_folder if scenario.needs == "redis on a disk" else folder, stack)
     settings = guarantee_settings(run.guarantee) | dict(scenario.settings)
     stage = Stage(ground, Names.fresh(), folder, stack, seed=run.seed, **settings)
+    if scenario.needs:
+        stage.disk = disk
     try:
         stage.open(scenario.workers)
-        scenario.play(stage, disk)
+        scenario.play(stage, scenario.rounds)
         stage.finish()
         surprises = stage.surprises()
         assert not surprises, f"{surprises}\n{stage.deployment.logs()}"

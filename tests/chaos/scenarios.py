@@ -7,7 +7,8 @@ from typing import Any
 
 import redis
 
-from tests.chaos.ground import Disk, Replica
+from streams.errors import StateLost
+from tests.chaos.ground import Replica
 from tests.chaos.stage import Stage
 from tests.support.brokers import Server
 from tests.support.proxy import Proxy
@@ -20,17 +21,18 @@ TAIL_BYTES_MAX = 300_000
 
 @dataclass(frozen=True)
 class Scenario:
-    """play: what befalls `workers` workers. needs: "redis on a disk" or "kafka on a disk", one that can be filled."""
+    """play: what befalls so many workers in so many rounds. needs: "redis on a disk" or "kafka on a disk", or none."""
 
     name: str
     claim: str
-    play: Callable[[Stage, Any], None]
+    play: Callable[[Stage, int], None]
+    rounds: int
     workers: int = 2
     needs: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
-def kill_storm(stage: Stage, rounds: int = 4) -> None:
+def kill_storm(stage: Stage, rounds: int) -> None:
     """Somebody dies by kill -9 at some moment; the replacement dies before some step of a commit."""
     for number in range(rounds):
         stage.lull()
@@ -52,7 +54,7 @@ def wait_for_end(stage: Stage, worker: WorkerProcess, code: int) -> None:
     stage.dismiss(worker, code)
 
 
-def zombies(stage: Stage, rounds: int = 3) -> None:
+def zombies(stage: Stage, rounds: int) -> None:
     """A worker is frozen beyond its session and wakes as a zombie; in every second round its successor dies first."""
     for number in range(rounds):
         stage.lull()
@@ -71,7 +73,7 @@ def zombies(stage: Stage, rounds: int = 3) -> None:
         stage.catch_up(f"SIGCONT of worker {frozen.number}")
 
 
-def churn(stage: Stage, rounds: int = 8) -> None:
+def churn(stage: Stage, rounds: int) -> None:
     """Workers join and leave, two to four at a time, in order or by kill -9."""
     for _ in range(rounds):
         stage.lull(0.5, 2.5)
@@ -90,7 +92,7 @@ def churn(stage: Stage, rounds: int = 8) -> None:
     stage.catch_up(f"churn, {len(stage.crew)} workers")
 
 
-def rolling_restart(stage: Stage, rounds: int = 2) -> None:
+def rolling_restart(stage: Stage, rounds: int) -> None:
     """SIGTERM one after the other, each replaced when it has ended."""
     for _ in range(rounds):
         for worker in list(stage.crew):
@@ -111,20 +113,20 @@ def outage(stage: Stage, server: Server, what: str, away_s: float) -> None:
     stage.catch_up(what)
 
 
-def broker_killed(stage: Stage) -> None:
-    """The broker dies by kill -9 and comes back; between, it is frozen."""
-    stage.lull()
-    outage(stage, stage.ground.kafka, "broker kill -9", 1)
-    stage.lull()
-    stage.ground.kafka.pause()
-    time.sleep(stage.rng.uniform(2, 5))
-    stage.ground.kafka.resume()
-    stage.hit("broker frozen")
-    stage.catch_up("broker frozen")
-    outage(stage, stage.ground.kafka, "broker kill -9", stage.rng.uniform(0, 6))
+def broker_killed(stage: Stage, rounds: int) -> None:
+    """The broker dies by kill -9 and comes back, sooner or later; and is frozen for some seconds."""
+    for _ in range(rounds):
+        stage.lull()
+        outage(stage, stage.ground.kafka, "broker kill -9", stage.rng.uniform(0, 6))
+        stage.lull()
+        stage.ground.kafka.pause()
+        time.sleep(stage.rng.uniform(2, 5))
+        stage.ground.kafka.resume()
+        stage.hit("broker frozen")
+        stage.catch_up("broker frozen")
 
 
-def redis_tail_lost(stage: Stage, rounds: int = 4) -> None:
+def redis_tail_lost(stage: Stage, rounds: int) -> None:
     """Redis dies and the end of its append-only file is lost, as in a power cut with everysec."""
     for _ in range(rounds):
         stage.lull(2, 4)
@@ -147,7 +149,7 @@ def lose_tail(stage: Stage, lost: int) -> int:
     return size - keep
 
 
-def stale_failover(stage: Stage, rounds: int = 3) -> None:
+def stale_failover(stage: Stage, rounds: int) -> None:
     """A replica that lags by some seconds becomes the primary, and the workers' address leads there."""
     for number in range(rounds):
         replica = Replica(stage.ground, stage.stack)
@@ -167,31 +169,38 @@ def stale_failover(stage: Stage, rounds: int = 3) -> None:
         stage.catch_up(f"failover, the commits of {undone} records lost")
 
 
-def everything_flushed(stage: Stage, rounds: int = 2) -> None:
-    """FLUSHALL while offsets are committed: the workers stop with StateLost; then they fold the log again."""
-    for number in range(rounds):
-        stage.lull(3, 5)
-        with stage.ground.client() as client:
-            client.flushall()
-        stage.hit("FLUSHALL")
-        for worker in list(stage.crew):
-            wait_for_end(stage, worker, 1)
-            assert "StateLost" in worker.log or "no state" in worker.log, worker.log[-3_000:]
-        stage.mark_muted()
-        refused = stage.hire()
-        wait_for_end(stage, refused, 1)
-        assert stage.deployment.records_read().total() == 0, "a worker went on without its state"
+def everything_flushed(stage: Stage, rounds: int) -> None:
+    """FLUSHALL while offsets are committed: the workers stop, and fold the log again when they are told to.
+
+    In the second round they have been told beforehand, and one of them dies while it does so.
+    """
+    flush(stage)
+    for worker in list(stage.crew):
+        wait_for_end(stage, worker, StateLost.exit_code)
+        assert "StateLost" in worker.log, worker.log[-3_000:]
+    wait_for_end(stage, stage.hire(), StateLost.exit_code)
+    assert stage.deployment.records_read().total() == 0, "a worker went on without its state"
+    stage.hire(REBUILD="on")
+    stage.hire(REBUILD="on")
+    stage.catch_up("FLUSHALL and a rebuild")
+    for _ in range(rounds - 1):
+        flush(stage)
+        stage.deployment.wait("the rebuild has begun", lambda: stage.deployment.records_read().total() > 0)
+        stage.kill(stage.crew[0])
+        stage.hit("kill -9 during the rebuild")
         stage.hire(REBUILD="on")
-        stage.hire(REBUILD="on")
-        if number % 2:
-            stage.deployment.wait("the rebuild has begun", lambda: stage.deployment.records_read().total() > 0)
-            stage.kill(stage.crew[0])
-            stage.hit("kill -9 during the rebuild")
-            stage.hire(REBUILD="on")
-        stage.catch_up("FLUSHALL and a rebuild")
+        stage.catch_up("FLUSHALL, and a rebuild cut short by kill -9")
 
 
-def redis_full(stage: Stage, rounds: int = 3) -> None:
+def flush(stage: Stage) -> None:
+    stage.lull(3, 5)
+    stage.mark_muted()
+    with stage.ground.client() as client:
+        client.flushall()
+    stage.hit("FLUSHALL")
+
+
+def redis_full(stage: Stage, rounds: int) -> None:
     """Redis refuses every write, as its memory is full, and is given more again."""
     for _ in range(rounds):
         stage.lull()
@@ -205,15 +214,15 @@ def redis_full(stage: Stage, rounds: int = 3) -> None:
         stage.catch_up(f"Redis out of memory, {refused} commands refused so far")
 
 
-def redis_disk_full(stage: Stage, disk: Disk, rounds: int = 3) -> None:
+def redis_disk_full(stage: Stage, rounds: int) -> None:
     """The disk of Redis' append-only file is full: MISCONF, until there is room again."""
     for _ in range(rounds):
         stage.lull()
-        disk.fill()
+        stage.disk.fill()
         with stage.ground.client() as client:
             stage.deployment.wait("writes are refused", lambda: refuses_writes(client))
             time.sleep(stage.rng.uniform(1, 6))
-            disk.free()
+            stage.disk.free()
             stage.deployment.wait("writes are taken", lambda: not refuses_writes(client))
         stage.hit("Redis' disk full")
         stage.catch_up("Redis' disk full")
@@ -228,42 +237,42 @@ def refuses_writes(client: "redis.Redis") -> bool:
     return False
 
 
-def kafka_disk_full(stage: Stage, disk: Disk, rounds: int = 2) -> None:
+def kafka_disk_full(stage: Stage, rounds: int) -> None:
     """The disk of Kafka's log is full: the broker stops; it is started again when there is room."""
     daemon: Any = stage.ground.kafka
     for _ in range(rounds):
         stage.lull()
-        disk.fill()
+        stage.disk.fill()
         stage.deployment.wait("the broker gives up", lambda: daemon.daemon.pid is None)
         stage.lull()
-        disk.free()
+        stage.disk.free()
         stage.ground.kafka.start()
         stage.hit("Kafka's disk full")
         stage.catch_up("Kafka's disk full")
 
 
-def slow_redis(stage: Stage) -> None:
-    """Each answer of Redis comes late; then it pauses, and freezes for longer than anybody waits."""
-    for delay_s in (0.05, 0.4):
+def slow_redis(stage: Stage, rounds: int) -> None:
+    """Each answer of Redis comes late; it pauses; it freezes, in the end for longer than anybody waits."""
+    for number in range(rounds):
         stage.lull()
+        delay_s = stage.rng.uniform(0.05, 0.5)
         slow(stage, delay_s)
         time.sleep(5)
         slow(stage, 0.0)
         stage.hit("answers of Redis delayed")
         stage.catch_up(f"answers of Redis {delay_s * 1_000:.0f} ms late")
-    stage.lull()
-    with stage.ground.client() as client:
-        client.client_pause(3_000)
-    time.sleep(3)
-    stage.hit("CLIENT PAUSE")
-    stage.catch_up("CLIENT PAUSE for 3 s")
-    for frozen_s in (2.0, 12.0):
+        stage.lull()
+        with stage.ground.client() as client:
+            client.client_pause(3_000)
+        time.sleep(3)
+        stage.hit("CLIENT PAUSE")
+        stage.catch_up("CLIENT PAUSE for 3 s")
         stage.lull()
         stage.ground.redis.pause()
-        time.sleep(frozen_s)
+        time.sleep(2 + 10 * number)
         stage.ground.redis.resume()
         stage.hit("Redis frozen")
-        stage.catch_up(f"Redis frozen for {frozen_s:.0f} s")
+        stage.catch_up(f"Redis frozen for {2 + 10 * number} s")
 
 
 def slow(stage: Stage, delay_s: float) -> None:
@@ -273,22 +282,17 @@ def slow(stage: Stage, delay_s: float) -> None:
     stage.ground.gate.order(delay)
 
 
-def alone(play: Callable[[Stage], None]) -> Callable[[Stage, Any], None]:
-    """A play that needs no more than the stage."""
-    return lambda stage, _: play(stage)
-
-
 SCENARIOS = (
-    Scenario("kills", "kill -9 storm, half of it inside a commit", alone(kill_storm)),
-    Scenario("zombies", "SIGSTOP beyond the session, then SIGCONT", alone(zombies)),
-    Scenario("churn", "two to four workers join and leave", alone(churn)),
-    Scenario("rolling", "rolling restart", alone(rolling_restart), workers=3),
-    Scenario("broker", "broker killed and frozen", alone(broker_killed)),
-    Scenario("tail", "Redis killed, end of its AOF lost", alone(redis_tail_lost)),
-    Scenario("failover", "failover to a stale replica", alone(stale_failover)),
-    Scenario("flush", "FLUSHALL with offsets present, then a rebuild", alone(everything_flushed)),
-    Scenario("memory", "Redis out of memory", alone(redis_full)),
-    Scenario("redis-disk", "full disk under Redis", redis_disk_full, needs="redis on a disk"),
-    Scenario("kafka-disk", "full disk under Kafka", kafka_disk_full, needs="kafka on a disk"),
-    Scenario("slow", "slow and frozen Redis", alone(slow_redis)),
+    Scenario("kills", "kill -9 storm, half of it inside a commit", kill_storm, 4),
+    Scenario("zombies", "SIGSTOP beyond the session, then SIGCONT", zombies, 3),
+    Scenario("churn", "two to four workers join and leave", churn, 8),
+    Scenario("rolling", "rolling restart", rolling_restart, 2, workers=3),
+    Scenario("broker", "broker killed and frozen", broker_killed, 2),
+    Scenario("tail", "Redis killed, end of its AOF lost", redis_tail_lost, 4),
+    Scenario("failover", "failover to a stale replica", stale_failover, 3),
+    Scenario("flush", "FLUSHALL with offsets present, then a rebuild", everything_flushed, 2),
+    Scenario("memory", "Redis out of memory", redis_full, 3),
+    Scenario("redis-disk", "full disk under Redis", redis_disk_full, 3, needs="redis on a disk"),
+    Scenario("kafka-disk", "full disk under Kafka", kafka_disk_full, 2, needs="kafka on a disk"),
+    Scenario("slow", "slow and frozen Redis", slow_redis, 2),
 )

@@ -10,7 +10,7 @@ from threading import Event, Thread
 from typing import Any
 
 from streams.producer.plan import Planned, plan
-from tests.chaos.ground import Ground
+from tests.chaos.ground import Disk, Ground
 from tests.support.brokers import Names
 from tests.support.history import harsh_script
 from tests.support.workers import Deployment, WorkerProcess
@@ -42,6 +42,8 @@ class Stage:
             ground, names, folder, REDIS_URL=ground.gate.url, **{"PARTITIONS": str(PARTITIONS)} | settings
         )
         stack.callback(self.deployment.close)
+        self.disk: Disk
+        """That fills, where the scenario needs one."""
         self.crew: list[WorkerProcess] = []
         self.faults: Counter[str] = Counter()
         self.labels: Counter[str] = Counter()

@@ -94,7 +94,7 @@ class Proxy:
         self._connections.add(connection)
         connection.add_done_callback(self._connections.discard)
         try:
-            with suppress(ConnectionError):
+            with suppress(ConnectionError, asyncio.CancelledError):
                 await self._serve(reader, writer)
         finally:
             writer.close()
