@@ -6,8 +6,9 @@ from typing import Any
 
 from models.events import CartEvent
 from streams.engagement.cart_fold import fold
+from streams.engagement.cart_limits import CART_BYTES, CARTS_BYTES_MAX, TRIGGER_BYTES, fit, weigh_entry
 from streams.engagement.cart_memory import Carts
-from streams.engagement.cart_rules import WAITING_EVENTS_MAX, CartPolicy, Entry, compact, unpack_entry
+from streams.engagement.cart_rules import OPEN_CARTS_MAX, WAITING_EVENTS_MAX, CartPolicy, Entry, compact, unpack_entry
 from streams.engagement.cart_steps import fire, next_due
 from streams.engagement.decisions import Decided
 
@@ -22,7 +23,7 @@ class CartBook:
     Equal folds give equal packed values: what lies within the lateness may arrive in any order.
     """
 
-    __slots__ = ("_carts", "_early_ms", "_folded", "_timer_ms", "_waiting", "folded_early")
+    __slots__ = ("_carts", "_early_ms", "_folded", "_room", "_timer_ms", "_waiting", "folded_early")
 
     def __init__(self, customer_id: str) -> None:
         self._carts = Carts(customer_id)
@@ -32,6 +33,8 @@ class CartBook:
         self._timer_ms: int | None = None
         self._folded = False
         """Whether something was folded since _timer_ms, the earliest timer, was looked up."""
+        self._room = CARTS_BYTES_MAX
+        """Events that weigh no more than this together cannot make the carts too heavy, so they are not weighed."""
         self.folded_early = 0
 
     @property
@@ -45,7 +48,7 @@ class CartBook:
 
     @property
     def lines_dropped(self) -> int:
-        """Number of lines dropped because their cart was full."""
+        """Number of lines dropped because their cart was full, or all carts too heavy."""
         return self._carts.lines_dropped
 
     def read(self, event: CartEvent, watermark_ms: int, policy: CartPolicy, decided: Decided) -> None:
@@ -58,6 +61,19 @@ class CartBook:
         if entry is None:
             return
         self.release(watermark_ms, policy, decided)
+        self._take(entry, watermark_ms, policy, decided)
+        self._room -= weigh_entry(entry) + CART_BYTES + TRIGGER_BYTES * len(policy.steps)
+        if self._room < 0:
+            weight = fit(self._carts, self._waiting, lambda: self._fold_early(policy, decided), decided)
+            self._room, self._folded = CARTS_BYTES_MAX - weight - self._growth(policy), True
+
+    def _growth(self, policy: CartPolicy) -> int:
+        """How much heavier the carts can become by what waits and by their triggers, without another event."""
+        waiting, carts = len(self._waiting), len(self._carts.open)
+        triggers = TRIGGER_BYTES * len(policy.steps) * (waiting + carts)
+        return CART_BYTES * min(waiting, OPEN_CARTS_MAX - carts) + triggers
+
+    def _take(self, entry: Entry, watermark_ms: int, policy: CartPolicy, decided: Decided) -> None:
         clock_ms = max(watermark_ms, self._early_ms)
         if entry[0] < clock_ms:
             fold(self._carts, entry, clock_ms, policy, decided)
@@ -70,9 +86,7 @@ class CartBook:
         else:
             insort(waiting, entry, key=_fold_order)
         if len(waiting) > WAITING_EVENTS_MAX:
-            self._early_ms = waiting[0][0]
-            self.folded_early += 1
-            self._fold_oldest(policy, decided)
+            self._fold_early(policy, decided)
 
     def release(self, watermark_ms: int, policy: CartPolicy, decided: Decided) -> None:
         """Fold the waiting events before the watermark and fire the timers due before it, in the order of time."""
@@ -80,6 +94,12 @@ class CartBook:
         while waiting and waiting[0][0] < watermark_ms:
             self._fold_oldest(policy, decided)
         self._fire(watermark_ms, policy, decided)
+
+    def _fold_early(self, policy: CartPolicy, decided: Decided) -> None:
+        self._early_ms = self._waiting[0][0]
+        self.folded_early += 1
+        decided.folded_early += 1
+        self._fold_oldest(policy, decided)
 
     def _fold_oldest(self, policy: CartPolicy, decided: Decided) -> None:
         entry = self._waiting.pop(0)
@@ -126,7 +146,7 @@ class CartBook:
             *folded, waiting, book._early_ms, book.folded_early = [*value, *_NOTHING[len(value) :]]
             book._carts = Carts.unpack(customer_id, folded)
             book._waiting = [unpack_entry(entry) for entry in waiting]
-            book._folded = True
+            book._folded, book._room = True, 0
         return book
 
 

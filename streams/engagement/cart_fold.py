@@ -62,19 +62,22 @@ def _touch(carts: Carts, cart: Cart, entry: Entry, effect: Effect, action: Actio
     if checkout_url is not None:
         cart.checkout_url = checkout_url
     if body is not None:
-        _change_lines(carts, cart, effect.body, body, touch_ms)
+        if not _change_lines(cart, effect.body, body, touch_ms):
+            carts.lines_dropped += 1
+            decided.lines_dropped += 1
         if not cart.lines:
             decided.steps_and_outcomes.append(end(carts, cart, "emptied", cart.last_touch_ms, decided))
 
 
-def _change_lines(carts: Carts, cart: Cart, carries: Body, body: Any, touch_ms: int) -> None:
+def _change_lines(cart: Cart, carries: Body, body: Any, touch_ms: int) -> bool:
+    """Add, remove or replace lines; False where a line was dropped because the cart is full."""
     if carries is _ADDED:
-        if not cart_lines.add(cart.lines, body, touch_ms):
-            carts.lines_dropped += 1
-    elif carries is _REMOVED:
+        return cart_lines.add(cart.lines, body, touch_ms)
+    if carries is _REMOVED:
         cart_lines.remove(cart.lines, body)
     elif touch_ms >= cart.last_touch_ms:
         cart_lines.replace(cart.lines, body, touch_ms)
+    return True
 
 
 def _resume(carts: Carts, cart: Cart, touch_ms: int, decided: Decided) -> None:

@@ -7,11 +7,13 @@ import xxhash
 from streams.engagement.cart_attribution import Attribution
 from streams.engagement.cart_rules import (
     AFTER_ORDER_MS,
+    END_KEY_BYTES_MAX,
     ENDS_MAX,
     ORDERS_MAX,
     REPEATED_ORDER_MS,
     TAKE_OVER_MS,
     TOMBSTONE_MS,
+    USED_MAX,
 )
 from streams.engagement.cart_state import Cart, CartKey, Ended, key_order
 
@@ -19,9 +21,9 @@ from streams.engagement.cart_state import Cart, CartKey, Ended, key_order
 class Carts:
     """Open carts, ended ones, orders and recoveries of one customer; changed in place. Times in epoch ms.
 
-    ends: of the last cart with a key, unless the newest order says as much; orders: hash of order_id -> time first
-    folded; ordered_ms: time of the newest order; last_due_ms: largest due time of a trigger; lines_dropped: beyond
-    LINES_MAX.
+    ends: by short key, of the last cart with a key, unless the newest order says as much; orders: hash of order_id ->
+    time first folded; ordered_ms: time of the newest order; last_due_ms: largest due time of a trigger; lines_dropped:
+    beyond LINES_MAX, or of carts too heavy.
     """
 
     __slots__ = (
@@ -65,7 +67,7 @@ class Carts:
 
     def end_forbids(self, key: CartKey, time_ms: int) -> bool:
         """Whether the end of the last cart with the key forbids a late event to open one at its own time."""
-        ended = self.ends.get(key)
+        ended = self.ends.get(_short(key))
         return ended is not None and (time_ms <= ended.ended_ms or time_ms in ended.used)
 
     def repeats(self, order_id: str, time_ms: int) -> bool:
@@ -87,22 +89,23 @@ class Carts:
 
     def opened(self, key: CartKey, opened_ms: int) -> Cart:
         """Open a cart."""
-        if key in self.ends:
-            self.ends[key].reopened_ms = opened_ms
+        ended = self.ends.get(_short(key))
+        if ended is not None:
+            ended.reopened_ms = opened_ms
         cart = self.open[key] = Cart(key, opened_ms)
         return cart
 
     def ended(self, cart: Cart, ended_ms: int, *, emptied: bool) -> None:
         """Close an open cart and remember its end."""
         del self.open[cart.key]
-        before = self.ends.get(cart.key)
+        before = self.ends.get(_short(cart.key))
         used = {touch_ms for touch_ms, _ in cart.triggers}
         if before is not None:
             used.update(before.used)
-        used_later = sorted(used_ms for used_ms in used if used_ms > ended_ms)
+        used_later = sorted(used_ms for used_ms in used if used_ms > ended_ms)[-USED_MAX:]
         if emptied:
             cart.strip()
-        self.ends[cart.key] = Ended(ended_ms, used_later, cart if emptied else None)
+        self.ends[_short(cart.key)] = Ended(ended_ms, used_later, cart if emptied else None)
         self._forget_ends()
 
     def take_over(self, order_ms: int, keys: set[CartKey] | None) -> list[Cart]:
@@ -111,17 +114,17 @@ class Carts:
         They have ended with the order now, so that none is taken over twice.
         """
         found = []
-        for key in sorted(self.ends, key=key_order):
-            ended = self.ends[key]
+        for short, ended in list(self.ends.items()):
+            cart = ended.emptied
             if (
-                ended.emptied is not None
+                cart is not None
                 and ended.ended_ms <= order_ms <= ended.ended_ms + TAKE_OVER_MS
-                and (keys is None or key in keys)
+                and (keys is None or cart.key in keys)
                 and (ended.reopened_ms is None or ended.reopened_ms > order_ms)
             ):
-                found.append(ended.emptied)
-                self.ends[key] = Ended(order_ms, [used_ms for used_ms in ended.used if used_ms > order_ms], None)
-        return found
+                found.append(cart)
+                self.ends[short] = Ended(order_ms, [used_ms for used_ms in ended.used if used_ms > order_ms], None)
+        return sorted(found, key=lambda cart: key_order(cart.key))
 
     def _forget_ends(self) -> None:
         if not self.ends:
@@ -159,3 +162,10 @@ class Carts:
         carts.ends = {key: Ended.unpack(rest) for key, *rest in ends}
         carts.attribution = Attribution.unpack(clicks, recoveries)
         return carts
+
+
+def _short(key: CartKey) -> CartKey:
+    """The key of an end: of a long cart_id its hash, which takes less room."""
+    if key is None or (len(key) <= END_KEY_BYTES_MAX and key.isascii()):
+        return key
+    return xxhash.xxh3_128_hexdigest(key.encode())

@@ -85,7 +85,11 @@ FACTS = {
 
 @dataclass(slots=True)
 class Decided:
-    """What one record decided; drained by the task after each record."""
+    """What records decided: steps and outcomes, drained by the task after each record, the rest after each run."""
 
     steps_and_outcomes: list[DueStep | Outcome] = field(default_factory=list)
     facts: list[tuple[Any, ...]] = field(default_factory=list)
+    folded_early: int = 0
+    lines_dropped: int = 0
+    carts_trimmed: int = 0
+    """How often a limit of one customer's carts was reached."""

@@ -10,6 +10,8 @@ from xxhash import xxh3_64_intdigest
 
 ORDERS_MAX: Final = 128
 ORDERS_MAX_AGE_MS: Final = 30 * 86_400_000
+CURRENCY_CHARS_MAX: Final = 8
+"""More of a currency no metric knows; ISO 4217 has three."""
 _REFUNDS_MAX_MINOR: Final = 10**13
 _CANCELLED: Final = 1
 _REFUNDED: Final = 2
@@ -38,6 +40,7 @@ class OrderMemory:
     ) -> int | None:
         """Take in an order; returns the time it was known to be placed at, None where it was not known."""
         order = self._mention(order_id, occurred_at_ms)
+        currency = None if currency is None else currency[:CURRENCY_CHARS_MAX]
         known_ms: int | None = order[_TIME]
         before = _net(order)
         if known_ms is None or occurred_at_ms < known_ms:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from streams.engagement.decisions import Decided
 from streams.errors import NewerSchema
 
 SCHEMA = 1
@@ -30,11 +31,21 @@ class TopicBook(msgspec.Struct, omit_defaults=True):
     erased: int = 0
     gap: int = 0
     """Records lost to retention before they were read, where the operator chose to go on."""
+    folded_early: int = 0
+    lines_dropped: int = 0
+    carts_trimmed: int = 0
+    """How often a customer's carts reached a limit (docs/limits.md)."""
 
     def advance(self, watermark_ms: int) -> None:
         """Move the watermark on; it never goes back."""
         if watermark_ms > self.watermark_ms:
             self.watermark_ms = watermark_ms
+
+    def limited(self, decided: Decided) -> None:
+        """Count the limits of carts that a run reached."""
+        self.folded_early += decided.folded_early
+        self.lines_dropped += decided.lines_dropped
+        self.carts_trimmed += decided.carts_trimmed
 
     def account(self) -> dict[str, int]:
         """How many records ended in which way."""

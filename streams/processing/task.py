@@ -189,6 +189,7 @@ class Task:
                 self.scored[customer] = None
                 self.sessions.put(customer, profile.session_deadline())
         self._close_sessions(decided)
+        topic.limited(decided)
         self.accumulators.add_facts(decided.facts)
 
     def _fold(self, read: Read, topic: TopicBook, decided: Decided) -> dict[str, Profile]:
@@ -296,7 +297,9 @@ class Task:
             if profile.cold_dirty:
                 cold[customer] = profile.pack_cold()
         self._expire_accumulators()
-        outputs = self.writer.decided(self.decisions, now_ms)
+        outputs, rejected = self.writer.decided(self.decisions, now_ms), self.rejected
+        if self.plan.exactly_once:
+            outputs, rejected = [*rejected, *outputs], []
         scores = self._scores(now_ms)
         commit = Commit(
             partition=self.partition,
@@ -312,7 +315,7 @@ class Task:
             now_ms=now_ms,
         )
         offsets = {name: max(self.committed.get(name, 0), position) for name, position in self.book.positions().items()}
-        cut = Cut(commit, offsets=offsets, outputs=outputs + scores, rejected=self.rejected)
+        cut = Cut(commit, offsets=offsets, outputs=outputs + scores, rejected=rejected)
         self.dirty, self.scored, self.decisions, self.rejected = {}, {}, [], []
         self.pending_bytes, self.moved, self.in_flight, self.writing = 0, False, cut, new
         return cut

@@ -4,6 +4,7 @@ Every method works in event time; `wm` is the watermark of the cart partition wh
 brackets name the lines of docs/decisions/0003-cart-rules.md that are followed where the contract is silent.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from json import dumps
@@ -21,6 +22,8 @@ TOMBSTONE_MS = 30 * DAY_MS
 ORDERS_MAX = 128
 ENDS_MAX = 64
 TOUCHES_MAX = 64
+USED_MAX = 2
+HEAVY_BYTES, KEPT_BYTES = 32_768, 24_576
 
 OPENING = ("product_added", "cart_updated")
 CHECKOUT = ("checkout_started", "checkout_step_completed", "payment_info_entered")
@@ -126,6 +129,7 @@ class CartFold:
         self.facts: list[tuple[Any, ...]] = []
         self.lines_dropped = 0
         self.folded_early = 0
+        self.trimmed = 0
 
     # ---------------------------------------------------------------- time
 
@@ -136,13 +140,68 @@ class CartFold:
         if event["occurred_at_ms"] < clock_ms:
             self.fold(event, late=True, clock_ms=clock_ms)
             self.fire_due(clock_ms)
-            return
-        self.waiting = sorted([*self.waiting, event], key=fold_key)
-        if len(self.waiting) > WAITING_MAX:
-            oldest = self.waiting.pop(0)
-            self.fire_due(oldest["occurred_at_ms"])
-            self.fold(oldest, late=False, clock_ms=clock_ms)
-            self.folded_early += 1
+        else:
+            self.waiting = sorted([*self.waiting, event], key=fold_key)
+            if len(self.waiting) > WAITING_MAX:
+                self.fold_early()
+        if self.weight() > HEAVY_BYTES:
+            self.trimmed += 1
+            for _ in self.drops():
+                if self.weight() <= KEPT_BYTES:
+                    break
+
+    def fold_early(self) -> None:
+        oldest = self.waiting.pop(0)
+        self.fire_due(oldest["occurred_at_ms"])
+        self.fold(oldest, late=False, clock_ms=oldest["occurred_at_ms"])
+        self.folded_early += 1
+
+    # ---------------------------------------------------------------- what the carts weigh (docs/limits.md)
+
+    def weight(self) -> int:
+        """Texts in UTF-8, 656 for each open cart, 64 for an emptied one, 14 for a trigger, 48 for a line or event."""
+        return sum(
+            [
+                *(
+                    656 + 14 * len(cart.trigger_ids) + utf8(cart.cart_id, cart.checkout_url) + piece_weight(line)
+                    for cart in self.open.values()
+                    for line in ([vars(line) for line in cart.lines.values()],)
+                ),
+                *(64 + 14 * len(gone.cart.trigger_ids) + utf8(gone.cart.cart_id) for gone in self.emptied),
+                *map(event_weight, self.waiting),
+            ]
+        )
+
+    def drops(self) -> Iterator[None]:
+        """Urls, then names, then what waits, what could be taken over, lines, carts; the longest untouched first."""
+        for fields in (("url", "image_url"), ("name",)):
+            for cart in self.by_touch():
+                cart.checkout_url = None
+                for line in cart.lines.values():
+                    forget(vars(line), fields)
+                yield
+            for number, event in enumerate(self.waiting):
+                self.waiting[number] = without(event, fields)
+                yield
+        while self.waiting:
+            self.fold_early()
+        yield
+        for emptied in sorted(self.emptied, key=lambda each: (each.at_ms, cart_order(each.cart.cart_id))):
+            self.emptied.remove(emptied)
+            yield
+        for cart in self.by_touch():
+            for key, _ in sorted(cart.lines.items(), key=lambda item: (item[1].newest_add_ms, item[0]))[:-1]:
+                del cart.lines[key]
+                self.lines_dropped += 1
+                yield
+        for cart in self.by_touch()[:-1]:
+            self.end(cart, "expired", cart.last_touch_ms)
+            yield
+
+    def by_touch(self) -> list[Cart]:
+        return sorted(self.open.values(), key=lambda cart: (cart.last_touch_ms, cart_order(cart.cart_id)))
+
+    # ---------------------------------------------------------------- time passes
 
     def release(self, wm: int) -> None:
         """Fold what waited and fire what is due, in event-time order; an event at exactly a due time is in time."""
@@ -408,6 +467,7 @@ class CartFold:
         self.remember_end(cart, at_ms)
         # Only the last cart with its key can be taken over: an end of any kind follows and replaces it.
         self.emptied = [emptied for emptied in self.emptied if emptied.cart.cart_id != cart.cart_id]
+        self.emptied = [emptied for emptied in self.emptied if emptied.cart.cart_id in self.ends]
         if how == "emptied":
             cart.lines = {}
             self.emptied.append(Emptied(at_ms, cart))
@@ -417,7 +477,7 @@ class CartFold:
 
     def remember_end(self, cart: Cart, at_ms: int) -> None:
         self.ends.pop(cart.cart_id, None)
-        self.ends[cart.cart_id] = End(at_ms, cart.triggered_touches)
+        self.ends[cart.cart_id] = End(at_ms, {*sorted(ms for ms in cart.triggered_touches if ms > at_ms)[-USED_MAX:]})
         newest_ms = max(end.at_ms for end in self.ends.values())
         kept = sorted(self.ends.items(), key=lambda entry: entry[1].at_ms)[-ENDS_MAX:]
         self.ends = {cart_id: end for cart_id, end in kept if end.at_ms >= newest_ms - TOMBSTONE_MS}
@@ -481,6 +541,46 @@ class CartFold:
 def line_key(item: dict[str, Any]) -> str:
     key: str = item["product_id"] if item["product_id"] is not None else item["name"]
     return key
+
+
+def forget(piece: dict[str, Any], fields: tuple[str, ...]) -> None:
+    """Forget fields of a line; not the name where no product_id tells the line from others."""
+    for name in fields:
+        if name != "name" or piece["product_id"] is not None:
+            piece[name] = None
+
+
+def without(event: Event, fields: tuple[str, ...]) -> Event:
+    event = {**event, "checkout_url": None}
+    if event["type"] in ("product_added", "product_removed"):
+        forget(event, fields)
+    elif event["type"] == "cart_updated" and event["items"]:
+        event["items"] = [dict(item) for item in event["items"]]
+        for item in event["items"]:
+            forget(item, fields)
+    return event
+
+
+def utf8(*texts: str | None) -> int:
+    return sum(len((text or "").encode()) for text in texts)
+
+
+def piece_weight(pieces: list[dict[str, Any]], currency: str | None = None) -> int:
+    return sum(
+        48
+        + utf8(*(piece.get(name) for name in ("product_id", "name", "url", "image_url")))
+        + utf8(piece.get("currency", currency))
+        for piece in pieces
+    )
+
+
+def event_weight(event: Event) -> int:
+    weight = 48 + utf8(event["event_id"], event["cart_id"], event["checkout_url"])
+    if event["type"] == "order_completed":
+        return weight + utf8(event["order_id"], event["currency"])
+    if event["type"] in ("product_added", "product_removed"):
+        return weight + piece_weight([event])
+    return weight + piece_weight(event["items"] or [], event["currency"]) if event["type"] == "cart_updated" else weight
 
 
 def remember_touch(cart: Cart, at_ms: int) -> None:

@@ -129,7 +129,7 @@ class ProfileFold:
             "in_session": channel in SESSION_CHANNELS and by_customer(event) and at_ms >= wm,
             "repeats": None,
             "total_minor": event.get("total_minor"),
-            "currency": event.get("currency"),
+            "currency": event.get("currency") and event["currency"][:8],
         }
         if event["type"] == "order_completed":
             entry["repeats"] = self.known_order(event["order_id"], at_ms)
