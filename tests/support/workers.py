@@ -33,6 +33,7 @@ SLICE_RECORDS = 1_000
 BATCH_BYTES_MAX = 900_000
 POLL_S = 0.05
 STOP_WITHIN_S = 10
+LOADED_WITHIN_S = 20
 ASSIGNED = re.compile(r"generation (\d+): \d+ tasks assigned: \[([\d, ]*)\]")
 
 
@@ -137,12 +138,12 @@ class Deployment:
         return self.workers[-1]
 
     def close(self) -> None:
-        """Kill what still runs."""
+        """Kill what still runs; a loader whose broker is gone for good is left behind."""
         for worker in self.workers:
             if worker.running:
                 worker.kill()
         for thread in self._loading:
-            thread.join()
+            thread.join(LOADED_WITHIN_S)
 
     def logs(self, chars: int = 3_000) -> str:
         return "\n".join(f"--- worker {worker.number}\n{worker.log[-chars:]}" for worker in self.workers)
@@ -202,7 +203,7 @@ class Deployment:
             except BaseException as error:  # noqa: BLE001 - raised again by `wait`
                 self._failures.append(error)
 
-        self._loading.append(Thread(target=run, name="loader"))
+        self._loading.append(Thread(target=run, name="loader", daemon=True))
         self._loading[-1].start()
         return self._loading[-1]
 
