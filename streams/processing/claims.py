@@ -4,12 +4,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from secrets import token_hex
 
+from models.outputs import RejectedHeaders
 from streams.engagement.profile import Profile
 from streams.errors import LogMismatch, OffsetsLost, StateGap, StateLost
 from streams.processing.book import Book, TopicBook, unpack_book
 from streams.processing.outputs import OutputWriter, unpack_outputs
 from streams.processing.plan import Plan
-from streams.processing.ports import Clock, Commit, Log, StateStore, Stored
+from streams.processing.ports import Clock, Commit, Log, OutRecord, StateStore, Stored
 from streams.processing.task import Task
 
 
@@ -124,7 +125,7 @@ class Claims:
         if self.plan.exactly_once and all(committed.get(topic) == position for topic, position in positions.items()):
             return  # one transaction did both
         records, scored = unpack_outputs(task.partition, claimed.outputs)
-        due = [record for record in records if (record.at or 0) >= known.get(self.plan.cart_topic, 0)]
+        due = [record for record in records if self._unpublished(record, known)]
         if scored:
             # Whether they were published cannot be told from K: after a failover K may be ahead of this very commit,
             # while the replay has published older scores of the same customers.
@@ -141,6 +142,13 @@ class Claims:
             await self.log.publish(due)
         if offsets != committed:
             await self.log.commit_offsets(task.partition, offsets)
+
+    def _unpublished(self, record: OutRecord, known: dict[str, int]) -> bool:
+        """Whether it was decided at or above K: a rejected record by itself, all else by a record of the carts."""
+        if record.topic == self.plan.rejected_topic:
+            why = RejectedHeaders.read_from(record.headers)
+            return why.offset >= known.get(why.topic, 0)
+        return (record.at or 0) >= known.get(self.plan.cart_topic, 0)
 
     @staticmethod
     def _seek(task: Task, bounds: dict[str, tuple[int, int]]) -> dict[str, int]:

@@ -18,9 +18,12 @@ _encode = msgspec.json.Encoder().encode
 
 
 class StoredOutputs(msgspec.Struct, array_like=True):
-    """`o`: the outputs of the last commit, triggers and outcomes in full, scores as customer ids."""
+    """`o`: the outputs of the last commit, triggers and outcomes in full, scores as customer ids.
 
-    records: list[tuple[str, bytes | None, bytes | None, list[tuple[str, bytes]], int]] = []
+    Exactly once, rejected records are there too, which may have headers without a value.
+    """
+
+    records: list[tuple[str, bytes | None, bytes | None, list[tuple[str, Any]], int]] = []
     scored: list[str] = []
 
 

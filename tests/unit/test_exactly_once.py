@@ -1,9 +1,11 @@
 """The protocol with one transaction a commit: what readers of committed records see, and what a claim makes of it."""
 
+from typing import Any
+
 import pytest
 
 from streams.errors import Fenced, LogUnavailable, OffsetsLost
-from tests.support.world import CART, OUTCOMES, SCORES, TRIGGERS, Worker, World
+from tests.support.world import CART, OUTCOMES, REJECTED, SCORES, TRIGGERS, Worker, World
 from tests.unit.test_processor import abandoned, crash_before
 
 pytestmark = pytest.mark.asyncio
@@ -156,3 +158,24 @@ async def test_a_failover_replays_without_publishing_again(lost: int) -> None:
     second = await world.started()
     await world.settle(second)
     assert len(ids(world, TRIGGERS)) == 1
+
+
+async def test_rejected_records_come_once_as_well() -> None:
+    """They go out in the transaction; a claim finds in `o` those that did not, by the offsets of their own topic."""
+    world = World(exactly_once=True)
+    first = await world.started()
+    world.raw(CART, b"rubbish")
+    await world.settle(first)
+    assert len(world.broker.outputs[REJECTED]) == 1
+    headers: list[Any] = [("trace", b"1"), ("empty", None)]
+    world.broker.append(CART, 0, None, b"more rubbish", headers)
+    await world.poll(first)
+    await crash_before(first, "transaction")
+    assert len(world.broker.outputs[REJECTED]) == 1
+    second = await world.started()
+    await world.settle(second)
+    _, record = world.broker.outputs[REJECTED]
+    assert (record.key, record.value, list(record.headers[:2])) == (None, b"more rubbish", headers)
+    world.store.fail_over(1)
+    await world.settle(await world.started())
+    assert len(world.broker.outputs[REJECTED]) == 2
