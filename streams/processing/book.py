@@ -9,6 +9,7 @@ from streams.errors import NewerSchema
 
 SCHEMA = 1
 NO_WATERMARK = -1
+HANDLER_WINDOW_RECORDS = 10_000
 
 
 class TopicBook(msgspec.Struct, omit_defaults=True):
@@ -35,6 +36,8 @@ class TopicBook(msgspec.Struct, omit_defaults=True):
     lines_dropped: int = 0
     carts_trimmed: int = 0
     """How often a customer's carts reached a limit (docs/limits.md)."""
+    failed: list[int] = []
+    """Offsets among the last HANDLER_WINDOW_RECORDS that were rejected for an error in the handler."""
 
     def advance(self, watermark_ms: int) -> None:
         """Move the watermark on; it never goes back."""
@@ -46,6 +49,10 @@ class TopicBook(msgspec.Struct, omit_defaults=True):
         self.folded_early += decided.folded_early
         self.lines_dropped += decided.lines_dropped
         self.carts_trimmed += decided.carts_trimmed
+
+    def handler_failed(self, offset: int) -> None:
+        """Remember a record rejected for an error in the handler: a restart must not begin to count anew."""
+        self.failed = [*(failed for failed in self.failed if failed > offset - HANDLER_WINDOW_RECORDS), offset]
 
     def account(self) -> dict[str, int]:
         """How many records ended in which way."""

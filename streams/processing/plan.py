@@ -44,7 +44,7 @@ class Plan:
     timers_page: int = 10_000
     fences_per_minute_max: int = 3
     handler_failures_max: int = 100
-    """Records in a row rejected because of an error in the handler, before the worker stops."""
+    """The worker stops when so many of the last 10,000 records of a topic and task failed in the handler."""
 
     def deployment(self) -> dict[str, str]:
         """What must be equal at every claim; topics may grow."""

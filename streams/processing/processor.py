@@ -9,6 +9,7 @@ from secrets import token_hex
 
 from streams.engagement.profile import Profile
 from streams.errors import Fatal, Fenced, PulselineError, Retriable, TooManyFences
+from streams.processing.book import HANDLER_WINDOW_RECORDS
 from streams.processing.claims import Claims
 from streams.processing.metrics_publisher import MetricsPublisher
 from streams.processing.plan import Plan
@@ -48,8 +49,7 @@ class Processor:
         self._drained: dict[int, asyncio.Event] = defaultdict(asyncio.Event)
         self._fences: dict[int, deque[int]] = defaultdict(deque)
         self._rejects: dict[int, set[tuple[str, int]]] = defaultdict(set)
-        self._failures: dict[tuple[int, str], tuple[int, int]] = {}
-        """By partition and topic: how many records failed in a row in the handler, and the offset of the last."""
+        """By partition: topic and offset of the records that failed in the handler and may be read again."""
 
     # ------------------------------------------------------------------ claim, forget, release
 
@@ -57,6 +57,8 @@ class Processor:
         """Claim a task and return the offset to fetch from, per input topic; Retriable: try again, Fatal: stop."""
         self.forget((partition,))
         task, seek = await self._claims.claim(partition, self._rejects[partition])
+        positions = task.book.positions()
+        self._rejects[partition] = {(topic, at) for topic, at in task.rejects if at >= positions.get(topic, 0)}
         self.tasks[partition] = task
         self._loops[partition] = asyncio.create_task(self._commit_loop(task), name=f"commit-{partition}")
         if self._metrics_loop is None:
@@ -131,7 +133,6 @@ class Processor:
                 read = await self._loaded(task, run)
                 if self._current(run) is task:
                     task.apply(read)
-                    self._went_well(run)
             except FingerprintMismatch as mismatch:
                 self.forget((run.partition,))
                 self.on_fatal(self._claims.mismatch(mismatch))
@@ -190,21 +191,24 @@ class Processor:
 
     def _handler_failed(self, task: Task, failure: HandlerFailed) -> None:
         """A bug of ours: profiles changed in place cannot be undone, so replay with that record on the reject list."""
-        self._rejects[task.partition].add((failure.topic, failure.offset))
-        key = (task.partition, failure.topic)
-        in_row = self._failures.get(key, (0, 0))[0] + 1
-        self._failures[key] = (in_row, failure.offset)
+        rejects = self._rejects[task.partition]
+        rejects.add((failure.topic, failure.offset))
         logger.error("applying a record failed; it will be rejected: %s", failure, exc_info=failure.__cause__)
-        if in_row > self.plan.handler_failures_max:
-            self.on_fatal(PulselineError(f"{in_row} records in a row failed in the handler: stopped at {failure}"))
+        count = task.handler_failures(failure, rejects)
+        if (failure.topic, failure.offset) in task.rejects:
+            self._give_up(f"{failure} failed again although it is rejected: a timer that it releases fails")
+        elif count >= self.plan.handler_failures_max:
+            self._give_up(f"{failure}: {count} of the last {HANDLER_WINDOW_RECORDS} records failed in the handler")
         self.forget((task.partition,))
         self.on_fenced(task.partition, failure)
 
-    def _went_well(self, run: Run) -> None:
-        """End a row of failures once a record after the last of them is applied; a replay up to it does not count."""
-        failed = self._failures.get((run.partition, run.topic))
-        if failed is not None and run.records[-1].offset > failed[1]:
-            del self._failures[run.partition, run.topic]
+    def _give_up(self, why: str) -> None:
+        self.on_fatal(
+            PulselineError(
+                f"{why}. The worker stops rather than reject the rest; nothing is lost, and the log tells where in the "
+                "code it failed"
+            )
+        )
 
     def _fenced(self, task: Task, reason: Exception) -> None:
         """Forget the task's memory and let the transport claim it again, unless that happens too often."""

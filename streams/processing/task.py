@@ -9,7 +9,7 @@ from streams.engagement.accumulators import Accumulators
 from streams.engagement.decisions import Decided, DueStep
 from streams.engagement.metrics import MINUTE_MS
 from streams.engagement.profile import Profile
-from streams.processing.book import Book, TopicBook
+from streams.processing.book import HANDLER_WINDOW_RECORDS, Book, TopicBook
 from streams.processing.outputs import Decision, OutputWriter, pack_outputs, rejected_record
 from streams.processing.plan import Plan
 from streams.processing.ports import Commit, LogRecord, OutRecord, Run, Stored
@@ -243,6 +243,7 @@ class Task:
             topic.control += 1
             topic.advance(min(event.watermark_ms, record.timestamp - self.plan.lateness_ms))
         elif (run.topic, record.offset) in self.rejects:
+            topic.handler_failed(record.offset)
             self._reject(run, topic, record, RecordRejected("HandlerError", "applying it failed"))
         else:
             return False
@@ -319,6 +320,13 @@ class Task:
         self.dirty, self.scored, self.decisions, self.rejected = {}, {}, [], []
         self.pending_bytes, self.moved, self.in_flight, self.writing = 0, False, cut, new
         return cut
+
+    def handler_failures(self, failure: HandlerFailed, known: Iterable[tuple[str, int]]) -> int:
+        """How many of the last records of a topic failed in the handler; known: those not rejected yet among others."""
+        found = {offset for topic, offset in known if topic == failure.topic} | {
+            *self.book.topics[failure.topic].failed
+        }
+        return sum(offset > failure.offset - HANDLER_WINDOW_RECORDS for offset in found | {failure.offset})
 
     def watermarks(self) -> dict[str, int]:
         """The watermark of each channel; -1: none yet."""

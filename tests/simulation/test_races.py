@@ -191,7 +191,7 @@ def test_a_full_task_reads_nothing_more_while_the_store_is_away() -> None:
 
 
 def test_a_handler_that_fails_for_ever_stops_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other topics go on meanwhile, and a claim reads again what went well: neither makes the failures fewer."""
+    """A timer that fails cannot be passed over by rejecting the record that releases it."""
     release = Profile.release
 
     def broken(self: Profile, *what: Any) -> None:
@@ -205,5 +205,5 @@ def test_a_handler_that_fails_for_ever_stops_the_worker(monkeypatch: pytest.Monk
     for number in range(2, 16):
         simulation.run([f"send:product_added,c1,{2 * number},{number}", f"send:page_viewed,c2,{number},{100 + number}"])
         simulation.run(["tick", "tick", "A.claim", "net:0", "A.poll:clickstream,1", "A.poll:cart,3", "A.tick", "net:0"])
-    assert "6 records in a row failed" in str(simulation.stopped[:1])
+    assert "failed again although it is rejected" in str(simulation.stopped[:1])
     simulation.loop.shut()

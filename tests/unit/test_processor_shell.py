@@ -171,22 +171,56 @@ async def test_a_release_that_is_fenced_or_broken_says_so(caplog: pytest.LogCapt
     assert isinstance(again.fatal[0], ZeroDivisionError)
 
 
-async def test_too_many_records_that_fail_in_the_handler_stop_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A handler that fails on everything must not empty the log into the rejected topic."""
-    world = World(handler_failures_max=2)
+async def fail_on(worker: Worker, world: World, bad: set[str]) -> None:
+    """Poll until everything is read or the worker stops, with a handler that fails for some customers."""
+    original = Profile.apply
+
+    def broken(self: Profile, *what: Any) -> bool:
+        if self.customer_id in bad:
+            raise ZeroDivisionError
+        return original(self, *what)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Profile, "apply", broken)
+        while not worker.fatal and sum(world.account(worker).get(CLICK, {}).values()) < world.broker.end(CLICK, 0):
+            await world.poll(worker, limit=1, topics=(CLICK,))
+            await worker.processor.tick(0)
+            if worker.processor.claim_of(0) is None and not worker.fatal:
+                await world.claim(worker)
+
+
+async def test_too_many_records_that_fail_in_the_handler_stop_the_worker() -> None:
+    """In a row or among good ones: a broken handler must not empty the log as rejected, nor after a restart."""
+    for good_between in (0, 5):
+        world = World(handler_failures_max=4)
+        worker = await world.started()
+        for _ in range(10):
+            world.send("page_viewed", "bad", url="/")
+            for _ in range(good_between):
+                world.send("page_viewed", "good", url="/")
+        await fail_on(worker, world, {"bad"})
+        assert isinstance(worker.fatal[0], PulselineError)
+        assert "4 of the last 10000 records failed in the handler" in str(worker.fatal[0])
+        await worker.processor.release((0,), 1_000)
+        again = await world.started()
+        await fail_on(again, world, {"bad"})
+        assert again.fatal
+        await again.processor.release((0,), 1_000)
+        assert len(world.broker.outputs["engagement.rejected.v1"]) == 3
+
+
+async def test_failures_that_are_few_are_rejected_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies further back than the last records counts no more, and a replay counts nothing twice."""
+    monkeypatch.setattr("streams.processing.task.HANDLER_WINDOW_RECORDS", 20)
+    world = World(handler_failures_max=3)
     worker = await world.started()
-    for _ in range(4):
-        world.send("page_viewed", url="/")
-
-    def broken(*_: object) -> bool:
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(Profile, "apply", broken)
-    for _ in range(3):
-        await world.poll(worker)
-        await world.claim(worker)
-    assert isinstance(worker.fatal[0], PulselineError)
-    assert "in a row failed" in str(worker.fatal[0])
+    for _ in range(8):
+        world.send("page_viewed", "bad", url="/")
+        for _ in range(9):
+            world.send("page_viewed", "good", url="/")
+    await fail_on(worker, world, {"bad"})
+    assert not worker.fatal
+    assert world.account(worker)[CLICK] | {"rejected": 8} == world.account(worker)[CLICK]
 
 
 async def test_an_error_nobody_foresaw_drops_the_task_and_reaches_the_agent(monkeypatch: pytest.MonkeyPatch) -> None:
