@@ -10,7 +10,7 @@ from streams.agents import register_agents
 from streams.processing.clock import SystemClock
 from streams.processing.plan import Plan
 from streams.processing.processor import Processor
-from streams.settings import Settings
+from streams.settings import Settings, redis_options
 from streams.stores.redis import RedisStore
 from streams.stores.table import Table
 from streams.transport.application import App, faust_app
@@ -47,7 +47,8 @@ def create_app(settings: Settings) -> App:
     """Return the application with real Kafka and Redis behind it; connects to nothing before it is started."""
     app = faust_app(settings, Table=Table)
     plan = plan_of(settings)
-    store = RedisStore(settings.redis_url, settings.app_id, timeout_ms=settings.redis_timeout_ms)
+    redis = redis_options(settings)
+    store = RedisStore(settings.redis_url, settings.app_id, timeout_ms=settings.redis_timeout_ms, **redis)
     log = KafkaLog(app, inputs=list(plan.inputs), timeout_ms=settings.request_timeout_ms)
     processor = Processor(store=store, log=log, clock=SystemClock(), plan=plan)
     wire(app, settings, processor, store.check)
@@ -63,6 +64,7 @@ def add_customers_table(app: App, settings: Settings, processor: Processor) -> N
     table: Any = app.Table(
         "customers",
         store=settings.redis_url,
+        options={"redis": redis_options(settings)},
         partitions=settings.partitions,
         help="what is known of each customer",
     )

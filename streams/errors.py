@@ -7,6 +7,7 @@ PulselineError
 │   └── Fenced              another worker, or a failover, moved the task on -> nothing: it is claimed again
 ├── Fatal                   the worker stops; a person decides
 │   ├── InvalidSettings     a setting is unknown, malformed or contradicts another -> correct it
+│   ├── AccessDenied        Kafka or Redis does not let us in, or not do this -> credentials, certificates, ACLs
 │   ├── DeploymentMismatch  the state belongs to another deployment -> its partitions and topics, or another APP_ID
 │   ├── StateLost           Kafka has offsets, Redis no state -> restore Redis, or `pulseline worker --rebuild on`
 │   ├── OffsetsLost         Redis has state, Kafka no offsets -> start once with PROCESSING_GUARANTEE=at_least_once
@@ -54,6 +55,12 @@ class Fatal(PulselineError):
 
 class InvalidSettings(Fatal):
     """A setting is unknown, malformed, or contradicts another."""
+
+    exit_code = 2
+
+
+class AccessDenied(Fatal):
+    """Kafka or Redis refuses our user, password or certificate, or we its, or an ACL forbids what we need."""
 
     exit_code = 2
 

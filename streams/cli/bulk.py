@@ -27,12 +27,14 @@ def load_history(
     *,
     partitions: int,
     progress: Callable[[int], None] | None = None,
+    **kafka_options: Any,
 ) -> int:
     """Write all records to topics with CreateTime, each at its `send_ms`, in order within a partition; return how many.
 
-    Records larger than a batch are refused by Kafka; the connection's errors are aiokafka's.
+    kafka_options: aiokafka's, for security. Records larger than a batch are refused by Kafka; the connection's errors
+    are aiokafka's.
     """
-    return asyncio.run(_load(bootstrap, topic_prefix, records, partitions, progress))
+    return asyncio.run(_load(bootstrap, topic_prefix, records, partitions, progress, kafka_options))
 
 
 async def _load(
@@ -41,6 +43,7 @@ async def _load(
     records: Iterable[Planned],
     partitions: int,
     progress: Callable[[int], None] | None,
+    kafka_options: dict[str, Any],
 ) -> int:
     producer = AIOKafkaProducer(
         bootstrap_servers=bootstrap,
@@ -49,6 +52,7 @@ async def _load(
         compression_type="lz4",
         max_batch_size=BATCH_BYTES_MAX,
         max_request_size=1_048_576,
+        **kafka_options,
     )
     await producer.start()
     try:

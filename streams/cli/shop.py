@@ -12,7 +12,7 @@ from streams.producer.client import EngagementProducer
 from streams.producer.ledger import Ledger
 from streams.producer.plan import SHOP, Script, plan
 from streams.producer.simulator import LiveSimulator, Replies, Sender
-from streams.settings import Settings
+from streams.settings import Settings, kafka_options
 
 FIRST_CARTS = ("abandon", "abandon", "abandon", "buy", "resume", "return_unasked", "take_over")
 OPENING = (*FIRST_CARTS, "browse", "newsletter", "social")
@@ -55,7 +55,9 @@ class Shop(threading.Thread):
         super().__init__(name="shop", daemon=True)
         self.error: Exception | None = None
         self.first_event_s: float | None = None
-        self._producer = EngagementProducer(settings.kafka_bootstrap, topic_prefix=settings.topic_prefix)
+        self._producer = EngagementProducer(
+            settings.kafka_bootstrap, topic_prefix=settings.topic_prefix, **kafka_options(settings)
+        )
         script = Script(
             seed=seed,
             shoppers=SHOPPERS,

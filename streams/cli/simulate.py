@@ -18,7 +18,7 @@ from streams.producer.client import EngagementProducer, NotDelivered
 from streams.producer.ledger import Ledger
 from streams.producer.plan import CALM, HARSH, SHOP, Planned, Script, plan
 from streams.producer.simulator import LiveSimulator, Replies, Sender, play_history
-from streams.settings import Settings
+from streams.settings import Settings, kafka_options
 
 FOREVER_MS = 10 * 365 * 86_400_000
 STORIES = {"shop": SHOP, "calm": CALM, "harsh": HARSH}
@@ -102,6 +102,7 @@ def simulate(
         settings.kafka_bootstrap,
         topic_prefix=settings.topic_prefix,
         block_ms_max=min(10_000, settings.request_timeout_ms),
+        **kafka_options(settings),
     )
     with Ledger(log) as ledger:
         sender = Sender(producer, ledger, timestamps=history is not None)
@@ -143,6 +144,7 @@ def _bulk(settings: Settings, records: Iterator[Planned], events: int) -> int:
             records,
             partitions=settings.partitions,
             progress=lambda sent: waiting.tick(f"{sent:,} of {events:,} records"),
+            **kafka_options(settings),
         )
 
 

@@ -10,8 +10,9 @@ import redis
 
 from streams.errors import StoreUnavailable
 from streams.processing.book import Book, unpack_book
-from streams.settings import Settings, mask
+from streams.settings import Settings, mask, redis_options
 from streams.stores import keys
+from streams.stores.entry import refused
 from streams.stores.keys import TaskKeys, partition_of
 
 if TYPE_CHECKING:
@@ -23,12 +24,16 @@ def redis_of(settings: Settings) -> Iterator["redis.Redis"]:
     """A client of the store; StoreUnavailable where it does not answer."""
     timeout_s = settings.redis_timeout_ms / 1_000
     client = redis.Redis.from_url(
-        settings.redis_url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, protocol=2
+        settings.redis_url,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        protocol=2,
+        **redis_options(settings),
     )
     try:
         yield client
     except (redis.RedisError, OSError) as error:
-        raise StoreUnavailable(
+        raise refused(error, f"Redis at {mask(settings.redis_url)}") or StoreUnavailable(
             f"Redis does not answer at {mask(settings.redis_url)} ({type(error).__name__}). "
             "`pulseline stack up` starts one here; PULSELINE_REDIS_URL names another."
         ) from error

@@ -10,7 +10,7 @@ from kafka import KafkaConsumer, TopicPartition
 from models.topics import OUTPUT_TOPICS, topic_name, topic_suffix
 from streams.cli.reach import kafka_errors, reach_kafka
 from streams.errors import TopicProblem
-from streams.settings import Settings
+from streams.settings import Settings, kafka_options
 
 Hear = Callable[[str, Any], None]
 """Called with (topic suffix, kafka-python's ConsumerRecord)."""
@@ -28,6 +28,7 @@ def consumer_of(settings: Settings) -> Iterator[KafkaConsumer]:
                 enable_auto_commit=False,
                 metrics_enabled=False,
                 isolation_level="read_committed",
+                **kafka_options(settings),
             )
         ) as consumer,
     ):

@@ -12,7 +12,7 @@ from models.topics import TOPICS, Topic, topic_name
 from streams.cli.options import SettingsCommand, takes_settings
 from streams.cli.reach import kafka_errors, reach_kafka
 from streams.errors import TopicProblem
-from streams.settings import Settings
+from streams.settings import Settings, kafka_options
 
 # A larger value than the registry's harms nobody, and lowering it could delete or refuse data.
 GROWING = ("retention.ms", "max.message.bytes")
@@ -45,7 +45,9 @@ def admin_of(settings: Settings) -> Iterator[KafkaAdminClient]:
         kafka_errors(settings),
         contextlib.closing(
             KafkaAdminClient(
-                bootstrap_servers=settings.kafka_bootstrap.split(","), request_timeout_ms=settings.request_timeout_ms
+                bootstrap_servers=settings.kafka_bootstrap.split(","),
+                request_timeout_ms=settings.request_timeout_ms,
+                **kafka_options(settings),
             )
         ) as admin,
     ):

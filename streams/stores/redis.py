@@ -7,17 +7,17 @@ from typing import Any
 from redis.asyncio.connection import AbstractConnection
 from xxhash import xxh3_64_intdigest
 
-from streams.errors import Fenced, UnsafeStore
+from streams.errors import Fenced
 from streams.processing.ports import Accumulated, Commit, Stored
 from streams.stores import keys
 from streams.stores.commands import commit_commands, hash_commands, integer, integers, pairs, read_deadlines, text
 from streams.stores.deployment import compare
+from streams.stores.entry import enter
 from streams.stores.trail import Trail, changed_since
 from streams.stores.wire import Command, Refused, Wire, ask, transact
 
 LOAD_CUSTOMERS_MAX = 2_000
 PAGE = 10_000
-OLDEST = (6, 2)
 
 
 class RedisStore:
@@ -60,25 +60,7 @@ class RedisStore:
     # --- the deployment
 
     async def check(self) -> None:
-        async def operation(connection: AbstractConnection) -> dict[str, str]:
-            (answer,) = await ask(connection, ("INFO",))
-            lines = (line.partition(":") for line in answer.decode().splitlines())
-            return {name: value for name, _, value in lines}
-
-        info = await self._wire.first(operation)
-        version = tuple(int(part) for part in info["redis_version"].split(".")[:2])
-        where = f"Redis at {self._wire.address}"
-        if version < OLDEST:
-            raise UnsafeStore(f"{where} is version {info['redis_version']}: Pulseline needs 6.2 or newer")
-        if (policy := info.get("maxmemory_policy", "noeviction")) != "noeviction":
-            raise UnsafeStore(
-                f"{where} may drop state when memory is full: maxmemory-policy is {policy}. "
-                "Run `CONFIG SET maxmemory-policy noeviction` and put it into redis.conf"
-            )
-        if info.get("role") != "master":
-            raise UnsafeStore(f"{where} is a replica: REDIS_URL must name the primary")
-        if info.get("redis_mode") == "cluster":
-            raise UnsafeStore(f"{where} is a cluster: Pulseline needs a single primary (with replicas)")
+        await enter(self._wire, self._app_id)
 
     async def deployment(self, wanted: Mapping[str, str]) -> None:
         key = keys.deployment(self._app_id)

@@ -42,7 +42,8 @@ class Store(_ReadOnly, base.Store[str, View]):
 
     Iteration and length cover what is in memory. A value is a view (see `Profile.view`), made anew by each read. Raises
     KeyError where Redis has no such customer, StoreUnavailable where it does not answer within a second or two. Until
-    `attach` all comes from Redis. Options of the table: `app_id` and `partitions`, else Faust's own.
+    `attach` all comes from Redis. Options of the table: `app_id` and `partitions`, else Faust's own, and
+    `redis`, redis-py's options besides the URL.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -113,6 +114,7 @@ class Store(_ReadOnly, base.Store[str, View]):
                 socket_connect_timeout=READ_TIMEOUT_S,
                 retry=Retry(NoBackoff(), 1),  # an idle connection may have been closed meanwhile
                 protocol=2,
+                **(self.options or {}).get("redis", {}),
             )
         return self._client
 

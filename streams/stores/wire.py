@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 from hiredis import pack_command
 from redis import exceptions
-from redis.asyncio.connection import AbstractConnection, Connection, parse_url
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, parse_url
 
 from streams.errors import InvalidSettings, StoreUnavailable, UnsafeStore
 
@@ -56,7 +56,11 @@ class Wire:
             self._connection_class(**parsed)
         except (ValueError, TypeError, exceptions.RedisError) as error:
             # Not the error's text, nor the chain: a misread URL shows pieces of its password there.
-            raise InvalidSettings(f"REDIS_URL or its options cannot be used ({type(error).__name__})") from None
+            raise InvalidSettings(
+                f"PULSELINE_REDIS_URL or its options cannot be used ({type(error).__name__}). In user and password "
+                "signs such as / : @ # % are written as %2F and so on; or it stands in PULSELINE_REDIS_PASSWORD"
+            ) from None
+        self.encrypted = self._connection_class is SSLConnection
         self.address = f"{parsed.get('path') or parsed.get('host', 'localhost')}:{parsed.get('port', 6379)}"
         self._timeout_s = timeout_ms / 1000
         self._retry_s = retry_ms / 1000
@@ -85,18 +89,6 @@ class Wire:
                     ) from error
             await asyncio.sleep(delay)
             attempt += 1
-
-    async def first(self, operation: Callable[[AbstractConnection], Awaitable[T]]) -> T:
-        """Run the operation a worker begins with: InvalidSettings where Redis does not let it in."""
-        try:
-            return await self.run(operation)
-        except StoreUnavailable as error:
-            if isinstance(error.__cause__, exceptions.AuthenticationError):
-                raise InvalidSettings(
-                    f"Redis at {self.address} does not accept the user and password of PULSELINE_REDIS_URL "
-                    "(redis://user:password@host:port/db): correct it"
-                ) from None
-            raise
 
     @asynccontextmanager
     async def _lease(self, *, fresh: bool) -> AsyncIterator[AbstractConnection]:

@@ -15,6 +15,7 @@ from faust.worker import Worker as FaustWorker
 
 from streams.errors import PulselineError
 from streams.settings import Settings, mask
+from streams.transport.credentials import faust_credentials
 from streams.transport.logs import logging_config
 from streams.transport.runs import RunScheduler
 from streams.transport.tables import TableManager
@@ -117,6 +118,7 @@ def faust_app(settings: Settings, **options: Any) -> App:
         broker=[f"pulseline://{broker.strip()}" for broker in settings.kafka_bootstrap.split(",")],
         # Faust prints this one in its banner; the customers table has the whole URL.
         store=mask(settings.redis_url),
+        broker_credentials=faust_credentials(settings),
         broker_client_id=settings.app_id,
         broker_request_timeout=settings.request_timeout_ms / 1_000,
         broker_session_timeout=min(settings.session_timeout_ms, settings.request_timeout_ms) / 1_000,
