@@ -14,7 +14,7 @@ from tests.support.brokers import Server
 from tests.support.proxy import Proxy
 from tests.support.workers import WorkerProcess
 
-STEPS = ("rejected", "exec", "publish", "offsets")
+STEPS = {"at_least_once": ("rejected", "exec", "publish", "offsets"), "exactly_once": ("exec", "transaction")}
 SESSION_S = 3
 TAIL_BYTES_MAX = 300_000
 
@@ -34,12 +34,13 @@ class Scenario:
 
 def kill_storm(stage: Stage, rounds: int) -> None:
     """Somebody dies by kill -9 at some moment; the replacement dies before some step of a commit."""
+    steps = STEPS[stage.deployment.settings.processing_guarantee]
     for number in range(rounds):
         stage.lull()
         victim = stage.rng.choice(stage.crew)
         stage.kill(victim)
         stage.hit("kill -9")
-        step = STEPS[(number + stage.seed) % len(STEPS)]
+        step = steps[(number + stage.seed) % len(steps)]
         doomed = stage.hire(FAILPOINT=f"{step}:{stage.rng.randint(3, 12)}")
         stage.catch_up(f"kill -9 of worker {victim.number}")
         wait_for_end(stage, doomed, -9)
