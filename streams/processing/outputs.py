@@ -23,7 +23,7 @@ class StoredOutputs(msgspec.Struct, array_like=True):
     Exactly once, rejected records are there too, which may have headers without a value.
     """
 
-    records: list[tuple[str, bytes | None, bytes | None, list[tuple[str, Any]], int]] = []
+    records: list[tuple[str, bytes | None, bytes | None, list[tuple[str, Any]], int | None]] = []
     scored: list[str] = []
 
 
@@ -31,7 +31,7 @@ def pack_outputs(records: Sequence[OutRecord], scored: list[str]) -> bytes:
     """Encode what a commit publishes; records are those with `at`."""
     if not records and not scored:
         return b""
-    rows = [(r.topic, r.key, r.value, list(r.headers), r.at or 0) for r in records]
+    rows = [(r.topic, r.key, r.value, list(r.headers), r.at) for r in records]
     return msgspec.msgpack.encode(StoredOutputs(rows, scored))
 
 

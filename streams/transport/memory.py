@@ -27,6 +27,8 @@ class MemoryBroker:
         """Per partition: the member generation that owns it."""
         self.epochs: dict[int, int] = defaultdict(int)
         """Per partition: the epoch of its transactional id."""
+        self.prepared: dict[int, list[tuple[Sequence[OutRecord], Mapping[str, int]]]] = {}
+        """Per partition: the transaction that is decided, but not completed."""
 
     def append(
         self,
@@ -58,7 +60,7 @@ class MemoryLog:
 
     generation: what this member believes; commits of an older generation than the partition's are refused. `fail_next`
     holds names of calls (committed, publish, offsets, punctuate, take_over) to refuse once with LogUnavailable;
-    "transaction": the next one is aborted.
+    "transaction": the next one is aborted; "prepared": its end is not answered, and comes about with the next take-over.
     """
 
     def __init__(self, broker: MemoryBroker, topics: Sequence[str]) -> None:
@@ -103,9 +105,11 @@ class MemoryLog:
         self._maybe_fail("publish")
 
     async def take_over(self, partition: int) -> None:
-        """Fence whoever holds the task's transactional id."""
+        """Fence whoever holds the task's transactional id, and complete what it had prepared."""
         self._maybe_fail("take_over")
         self.broker.epochs[partition] += 1
+        for records, offsets in self.broker.prepared.pop(partition, []):
+            self._carry_out(partition, records, offsets)
         self.epoch[partition] = self.broker.epochs[partition]
 
     async def transact(self, partition: int, records: Sequence[OutRecord], offsets: Mapping[str, int]) -> None:
@@ -115,6 +119,13 @@ class MemoryLog:
         if "transaction" in self.fail_next:
             self.fail_next.remove("transaction")
             raise Fenced("the transaction was aborted")
+        if "prepared" in self.fail_next:
+            self.fail_next.remove("prepared")
+            self.broker.prepared[partition] = [(records, offsets)]
+            raise Fenced("the end of the transaction was not answered")
+        self._carry_out(partition, records, offsets)
+
+    def _carry_out(self, partition: int, records: Sequence[OutRecord], offsets: Mapping[str, int]) -> None:
         for record in records:
             self.broker.effects.append(("publish", record.topic, record.partition))
             self.broker.outputs[record.topic].append(record)

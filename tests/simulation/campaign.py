@@ -43,6 +43,7 @@ KINDS = (
 )
 CHANNELS = ("cart", "cart", "clickstream", "email", "social")
 PROGRESS_S = 10
+EXACTLY_ONCE = 0.4
 LATE_S = (3, 4, 6, 9, 30)
 
 
@@ -71,6 +72,7 @@ class Setting:
                 "timers_page": rng.choice((1, 2, 10_000)),
                 "dirty_customers_max": rng.choice((1, 3, 4_000)),
                 "trigger_max_staleness_ms": rng.choice((0, 0, 0, 4_000)),
+                "exactly_once": rng.random() < EXACTLY_ONCE,
             },
             world={
                 "skew_s": rng.choice(((0, 0), (1, 0), (0, 1), (-1, 1), (1, -1))),

@@ -27,17 +27,17 @@ CART_POLICY = CartPolicy(
 )
 COMMIT_STEPS = {"rej": "rejected", "exec": "exec", "pub": "publish", "koff": "offsets"}
 HELD_IN_SCHEDULES = frozenset({"claim reply", *(f"step {name}" for name in COMMIT_STEPS.values())})
-IN_FLIGHT = frozenset({"offsets", "punctuation"})
+IN_FLIGHT = frozenset({"offsets", "punctuation", "transaction"})
 
 
-LOG_CALLS = ("confirmed", "committed", "bounds", "offsets", "publish", "punctuate")
+LOG_CALLS = ("confirmed", "committed", "bounds", "offsets", "publish", "punctuate", "take_over", "transaction")
 STORE_CALLS = ("deployment", "read", "ver", "claim", "load", "timers", "sessions", "commit")
 CALLS = (
     *LOG_CALLS,
     *STORE_CALLS,
     *(
         f"{name} reply"
-        for name in ("committed", "bounds", "publish", *STORE_CALLS)
+        for name in ("committed", "bounds", "publish", "take_over", *STORE_CALLS)
         if name not in {"deployment", "read"}
     ),
 )

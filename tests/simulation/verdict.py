@@ -79,6 +79,7 @@ def faults_of(simulation: Simulation) -> dict[str, list[str]]:
         "stopped": [repr(error) for error in simulation.stopped],
         "offences": [line for line in simulation.network.offences if simulation.ordered or "moved K" not in line],
         "late within lateness": simulation.late_within_lateness,
+        "repeated": [f"{repeats(simulation)} outputs"] if simulation.plan.exactly_once and repeats(simulation) else [],
     }
     simulation.loop.shut()
     # A FoldError: the contract itself gives two decisions of this log one identity, so there is nothing to compare.

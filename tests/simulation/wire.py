@@ -103,7 +103,9 @@ async def _on_step(when: str, operation: str, partition: int) -> None:
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """An offset commit or a punctuation on its way to the broker; it arrives whatever became of its sender."""
+    """An offset commit, a punctuation or the end of a transaction on its way to the broker; it arrives whatever became
+    of its sender. Of a transaction records and offsets count, and the epoch of its transactional id, no generation.
+    """
 
     kind: str
     sender: str
@@ -112,6 +114,8 @@ class Request:
     topic: str
     watermark_ms: int
     answer: asyncio.Future[None]
+    records: Sequence[OutRecord] = ()
+    epoch: int | None = None
 
     def reply(self, error: Exception | None = None) -> None:
         """Tell the sender, if it still waits."""
@@ -150,9 +154,13 @@ class Network:
             value = b'{"type":"watermark_advanced","watermark_ms":%d}' % request.watermark_ms
             self.broker.append(request.topic, 0, None, value, [("pl-control", b"1")])
             request.reply()
-        elif request.generation != self.broker.generation[0]:
+        elif request.kind == "transaction" and request.epoch != self.broker.epochs[0]:
+            request.reply(Fenced("another took the transactional id over"))
+        elif request.kind == "offsets" and request.generation != self.broker.generation[0]:
             request.reply(Fenced("the coordinator refused an old generation"))
         else:
+            for record in request.records:
+                self.broker.outputs[record.topic].append(record)
             for topic, offset in request.offsets.items():
                 before = self.broker.group.get((topic, 0))
                 if before is not None and offset < before:
@@ -201,14 +209,44 @@ class SimulatedLog(MemoryLog):
         await pass_("bounds reply")
         return found
 
-    async def commit_offsets(self, partition: int, offsets: Mapping[str, int]) -> None:
-        generation, process = self.generation[partition], PROCESS.get()
+    async def take_over(self, partition: int) -> None:
+        await pass_("take_over")
+        await super().take_over(partition)
+        await pass_("take_over reply")
+
+    async def transact(self, partition: int, records: Sequence[OutRecord], offsets: Mapping[str, int]) -> None:
+        """Sent under the epoch of the moment of asking; where the answer stays away, the outcome is unknown."""
+        epoch = self.epoch.get(partition)
+        self._judge_offsets(offsets)
+        self._judge_decisions(records)
+        try:
+            await pass_("transaction")
+            answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self.network.send(Request("transaction", self.name, 0, dict(offsets), "", 0, answer, records, epoch))
+            await asyncio.shield(answer)
+        except LogUnavailable as error:
+            raise Fenced("the transaction was not answered") from error
+
+    def _judge_offsets(self, offsets: Mapping[str, int]) -> None:
+        process = PROCESS.get()
         stored = {} if process is None else process.stored_positions
         self.network.offences += [
             f"{self.name} commits {offset} of {topic}, but the state it knows of ends at {stored.get(topic, 0)}"
             for topic, offset in offsets.items()
             if offset > max(stored.get(topic, 0), self.committed_at_claim.get(topic, 0))
         ]
+
+    def _judge_decisions(self, records: Sequence[OutRecord]) -> None:
+        cart = self.committed_at_claim.get("engagement.cart.v1", 0)
+        self.network.offences += [
+            f"{self.name} published a decision at {record.at}, below the K {cart} of its claim"
+            for record in records
+            if record.at is not None and record.at < cart
+        ]
+
+    async def commit_offsets(self, partition: int, offsets: Mapping[str, int]) -> None:
+        generation = self.generation[partition]
+        self._judge_offsets(offsets)
         await pass_("offsets")
         await self._settled()
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -225,12 +263,7 @@ class SimulatedLog(MemoryLog):
 
     async def publish(self, records: Sequence[OutRecord]) -> None:
         await pass_("publish")
-        cart = self.committed_at_claim.get("engagement.cart.v1", 0)
-        self.network.offences += [
-            f"{self.name} published a decision at {record.at}, below the K {cart} of its claim"
-            for record in records
-            if record.at is not None and record.at < cart
-        ]
+        self._judge_decisions(records)
         scored = {record.key for record in records if record.topic == SCORES}
         self.network.overtaken = self.network.overtaken - scored if self._current() else self.network.overtaken | scored
         await super().publish(records)

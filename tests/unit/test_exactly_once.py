@@ -85,12 +85,13 @@ async def test_the_transactional_id_alone_fences_a_zombie() -> None:
     assert len(ids(world, TRIGGERS)) == 1
 
 
-async def test_a_transaction_that_failed_is_repeated_by_the_worker_itself() -> None:
-    """Its outcome is unknown to the producer, so the task is claimed again and K tells."""
+@pytest.mark.parametrize("fault", ["transaction", "prepared"])
+async def test_a_transaction_that_failed_is_resolved_by_the_worker_itself(fault: str) -> None:
+    """Its outcome is unknown to the producer, so the task is claimed again, and K tells once the id is taken over."""
     world = World(exactly_once=True)
     worker = await world.started()
     await one_trigger(world, worker)
-    worker.log.fail_next.append("transaction")
+    worker.log.fail_next.append(fault)
     await worker.processor.tick(0)
     assert [type(reason) for reason in worker.fenced] == [Fenced]
     assert worker.processor.claim_of(0) is None
