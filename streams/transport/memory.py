@@ -60,7 +60,7 @@ class MemoryLog:
 
     generation: what this member believes; commits of an older generation than the partition's are refused. `fail_next`
     holds names of calls (committed, publish, offsets, punctuate, take_over) to refuse once with LogUnavailable;
-    "transaction": the next one is aborted; "prepared": its end is not answered, and comes about with the next take-over.
+    "transaction": the next one is aborted; "prepared": its end is not answered, and the next take-over completes it.
     """
 
     def __init__(self, broker: MemoryBroker, topics: Sequence[str]) -> None:
