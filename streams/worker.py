@@ -9,11 +9,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging.config import dictConfig
 from types import FrameType
 from typing import Any, NoReturn
 
 from streams.errors import InvalidSettings
 from streams.settings import Settings
+from streams.transport.logs import logging_config
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +60,7 @@ def run_workers(settings: Settings, count: int) -> int:
     """
     if count == 1:
         run_worker(settings)
+    dictConfig(logging_config(settings.log_level, settings.log_format))
     children = [_start(settings, number) for number in range(count)]
 
     def forward(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
@@ -91,7 +94,7 @@ def _report(number: int, child: subprocess.Popen[bytes]) -> int:
     code = child.returncode
     if code:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        sys.stderr.write(f"worker {number} (pid {child.pid}) {how}\n")
+        logger.error("worker %d (pid %d) %s", number, child.pid, how)
     return code if code >= 0 else 128 - code
 
 

@@ -16,7 +16,7 @@ from faust.worker import Worker as FaustWorker
 from streams.errors import PulselineError
 from streams.settings import Settings, mask
 from streams.transport.credentials import faust_credentials
-from streams.transport.logs import logging_config
+from streams.transport.logs import logging_config, rendered
 from streams.transport.runs import RunScheduler
 from streams.transport.tables import TableManager
 from streams.transport.wiring import Wiring
@@ -64,12 +64,16 @@ class Worker(FaustWorker):
 
     def _start_deadline(self) -> None:
         """From now on a thread of its own ends the process in time, even where the event loop hangs."""
-        cut = Timer(self.app.wiring.shutdown_timeout_ms / 1_000 + 1, self._cut_off)
+        # Rendered now: by then the log itself may be what hangs.
+        last_words = rendered(
+            logging.CRITICAL, "the worker did not stop in time and is cut off; what was not committed is replayed"
+        )
+        cut = Timer(self.app.wiring.shutdown_timeout_ms / 1_000 + 1, self._cut_off, (last_words,))
         cut.daemon = True
         cut.start()
 
-    def _cut_off(self) -> None:
-        os.write(2, b"the worker did not stop in time and is cut off; what was not committed is replayed\n")
+    def _cut_off(self, last_words: str) -> None:
+        os.write(2, last_words.encode())
         os._exit(self.exit_code or EXIT_HUNG)
 
     def execute_from_commandline(self) -> NoReturn:

@@ -28,6 +28,7 @@ from mode import Service, get_logger
 from streams.errors import LogUnavailable
 from streams.processing.ports import Run
 from streams.transport.client import RebalanceListener, group_consumer
+from streams.transport.closing import closed_in_time
 from streams.transport.connect import connected
 from streams.transport.fast_fetch import hand_out_whole_records
 from streams.transport.runs import message_of
@@ -223,7 +224,7 @@ class Consumer(stock.Consumer):
     async def on_stop(self) -> None:
         await super().on_stop()
         if self._kafka is not None:
-            await self._kafka.stop()
+            await closed_in_time(self._kafka.stop(), "the consumer", self.wiring.close_deadline_ms)
 
     def close(self) -> None:
         """Nothing: on_stop leaves the group."""

@@ -6,6 +6,7 @@ from typing import Any
 import faust.transport.drivers.aiokafka as stock
 from aiokafka import AIOKafkaProducer
 
+from streams.transport.closing import closed_in_time
 from streams.transport.connect import connected
 from streams.transport.consumer import Consumer
 from streams.transport.versions import require_versions
@@ -23,6 +24,10 @@ class Producer(stock.Producer):
     async def on_start(self) -> None:
         """Connect, waiting for Kafka as long as a request may take; then stop the worker, saying so."""
         self._producer = await connected(self, self._new_producer, self.app.wiring)
+
+    async def on_stop(self) -> None:
+        """Close it in time: it would wait for the acks of what no broker takes."""
+        await closed_in_time(super().on_stop(), "the producer", self.app.wiring.close_deadline_ms)
 
     @property
     def kafka(self) -> AIOKafkaProducer:

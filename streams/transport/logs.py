@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator
 from traceback import format_tb
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 from streams.errors import PulselineError
 
@@ -18,7 +18,9 @@ NOISY = ("faust", "mode", "asyncio")
 INDISCREET = ("aiokafka", "kafka")
 TOLD_WHOLE = (PulselineError, OSError)
 WINDOW_S, BURST = 10.0, 20
-"""At most BURST messages of a kind in WINDOW_S, of Kafka's clients one: they log each of their attempts to connect."""
+"""At most BURST messages of a kind in WINDOW_S."""
+TROUBLE_WINDOW_S, TROUBLE_BURST = 60.0, 4
+"""The same of warnings and errors; of Kafka's clients one, for they log each of their attempts to connect."""
 KINDS_MAX = 1_000
 CAUSED = "\n\nThe above exception was the direct cause of the following exception:\n\n"
 
@@ -57,6 +59,9 @@ class JsonFormatter(DiscreetFormatter):
 class Thinning(logging.Filter):
     """Leaves out what repeats itself; the next message of its kind tells how often."""
 
+    held_back: ClassVar[int] = 0
+    """Messages left out by this process so far."""
+
     def __init__(self) -> None:
         super().__init__()
         self._seen: dict[tuple[str, str], tuple[float, int]] = {}
@@ -66,11 +71,12 @@ class Thinning(logging.Filter):
         """Whether the record is written."""
         if record.levelno < logging.INFO:
             return True
-        limit = 1 if record.name.partition(".")[0] in INDISCREET else BURST
+        window_s, limit = _limit(record)
         kind = (record.name, str(record.msg))
         begun_s, count = self._seen.get(kind, (0.0, 0))
-        if 0 <= record.created - begun_s < WINDOW_S:
+        if 0 <= record.created - begun_s < window_s:
             self._seen[kind] = (begun_s, count + 1)
+            Thinning.held_back += count >= limit
             return count < limit
         if len(self._seen) >= KINDS_MAX:
             self._seen.clear()
@@ -78,6 +84,21 @@ class Thinning(logging.Filter):
         if count > limit:
             record.msg, record.args = f"{record.getMessage()} (and {count - limit} times before, not shown)", None
         return True
+
+
+def _limit(record: logging.LogRecord) -> tuple[float, int]:
+    """(window in s, messages of this kind in it)."""
+    if record.name.partition(".")[0] in INDISCREET:
+        return TROUBLE_WINDOW_S, 1
+    return (TROUBLE_WINDOW_S, TROUBLE_BURST) if record.levelno >= logging.WARNING else (WINDOW_S, BURST)
+
+
+def rendered(level: int, message: str) -> str:
+    """A line as the log has it, for where logging itself may hang or has ended."""
+    handlers = logging.getLogger().handlers
+    form = handlers[0].formatter if handlers else None
+    record = logging.LogRecord("streams.worker", level, __file__, 0, message, None, None)
+    return (form or logging.Formatter()).format(record) + "\n"
 
 
 def discreet(record: logging.LogRecord) -> str:

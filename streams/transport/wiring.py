@@ -39,3 +39,8 @@ class Wiring:
     def stop_deadline_ms(self) -> int:
         """How long the last commit may take when the worker stops; the rest is for leaving the group."""
         return self.shutdown_timeout_ms * 6 // 10
+
+    @property
+    def close_deadline_ms(self) -> int:
+        """How long each of the clients of Kafka, consumer and producer, may take to close."""
+        return self.shutdown_timeout_ms * 3 // 20

@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 
 from streams.errors import StoreUnavailable
-from streams.transport.logs import BURST, WINDOW_S, DiscreetFormatter, JsonFormatter, Thinning, logging_config
+from streams.transport.logs import (
+    BURST,
+    TROUBLE_BURST,
+    TROUBLE_WINDOW_S,
+    WINDOW_S,
+    DiscreetFormatter,
+    JsonFormatter,
+    Thinning,
+    logging_config,
+    rendered,
+)
 
 SECRET = "c-4711 of Hamburg"
 
@@ -59,18 +69,24 @@ def at(seconds: float, name: str, level: int, message: str, *values: Any) -> log
     return record
 
 
-@pytest.mark.parametrize(("name", "written"), [("aiokafka.conn", 1), ("streams.transport.group", BURST)])
-def test_what_repeats_itself_is_thinned_and_counted(name: str, written: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "level", "window_s", "written"),
+    [
+        ("aiokafka.conn", logging.ERROR, TROUBLE_WINDOW_S, 1),
+        ("streams.transport.group", logging.WARNING, TROUBLE_WINDOW_S, TROUBLE_BURST),
+        ("streams.transport.group", logging.INFO, WINDOW_S, BURST),
+    ],
+)
+def test_what_repeats_itself_is_thinned_and_counted(name: str, level: int, window_s: float, written: int) -> None:
     """One kind of message, whatever its values, is written a few times in a while; the next one tells of the others."""
-    thinning = Thinning()
-    shown = [
-        thinning.filter(at(0.01 * number, name, logging.ERROR, "cannot connect to %d", number)) for number in range(500)
-    ]
+    thinning, before = Thinning(), Thinning.held_back
+    shown = [thinning.filter(at(0.01 * number, name, level, "cannot connect to %d", number)) for number in range(500)]
     assert shown == [True] * written + [False] * (500 - written)
-    later = at(WINDOW_S, name, logging.ERROR, "cannot connect to %d", 7)
+    assert Thinning.held_back - before == 500 - written
+    later = at(window_s, name, level, "cannot connect to %d", 7)
     assert thinning.filter(later)
     assert later.getMessage() == f"cannot connect to 7 (and {500 - written} times before, not shown)"
-    assert thinning.filter(at(WINDOW_S, name, logging.ERROR, "another kind"))
+    assert thinning.filter(at(window_s, name, level, "another kind"))
     assert all(thinning.filter(at(0, name, logging.DEBUG, "detail")) for _ in range(100))
 
 
@@ -87,3 +103,17 @@ def test_kafka_s_clients_never_write_what_they_send() -> None:
         logging.getLogger().handlers[:] = handlers
         for name, level in (loggers | {"aiokafka": 0, "kafka": 0}).items():
             logging.getLogger(name).setLevel(level)
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_line_written_past_the_log_looks_like_its_others(form: str) -> None:
+    """The last words of a worker that hangs: one JSON object where the log is of these."""
+    handlers = logging.getLogger().handlers[:]
+    try:
+        dictConfig(logging_config("INFO", form))
+        line = rendered(logging.CRITICAL, "cut off")
+    finally:
+        logging.getLogger().handlers[:] = handlers
+    assert line.endswith("\n")
+    assert line.count("\n") == 1
+    assert "cut off" in (json.loads(line)["message"] if form == "json" else line)
