@@ -20,6 +20,7 @@ PER_S = 500
 RECORDS_MAX = 150_000
 CAUGHT_UP_WITHIN_S = 120
 FENCED_TOO_OFTEN = 75
+STOPPED_WITHIN_S = 10
 QUICK: Mapping[str, str] = {"COMMIT_INTERVAL": "100ms", "RUN_RECORDS_MAX": "100", "DIRTY_CUSTOMERS_MAX": "50"}
 """Many small commits, so that a fault hits one."""
 TRANSACTIONS: Mapping[str, str] = {"PROCESSING_GUARANTEE": "exactly_once", "RUN_RECORDS_MAX": "100"}
@@ -80,9 +81,8 @@ class Stage:
         assert self._flow is not None
         self._flow.join()
         self.deployment.wait("everything is read", self._all_read, 180)
-        for worker in self.crew:
-            self.expected_ends[worker.number] = 0
-            assert worker.stop() < 10, f"worker {worker.number} took long to stop"
+        for worker in list(self.crew):
+            assert self.leave(worker) < STOPPED_WITHIN_S, f"worker {worker.number} took long to stop"
         committed, loaded = self.deployment.committed(), self.deployment.loaded
         assert committed == loaded, f"committed {committed} of {loaded}"
 
@@ -111,7 +111,8 @@ class Stage:
         self.dismiss(worker, -9)
 
     def leave(self, worker: WorkerProcess) -> float:
-        """SIGTERM; the seconds until it had ended."""
+        """SIGTERM, once it is at work: before that it has no handler for it; the seconds until it had ended."""
+        self.deployment.wait(f"worker {worker.number} is at work", lambda: bool(worker.assigned))
         self.dismiss(worker, 0)
         return worker.stop()
 
