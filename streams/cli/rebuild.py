@@ -104,11 +104,11 @@ async def _begin(settings: Settings, loss: Loss) -> None:
     store = RedisStore(settings.redis_url, settings.app_id, timeout_ms=settings.redis_timeout_ms)
     try:
         await store.check()
-        await store.deployment(plan_of(settings).deployment())
+        schema = await store.deployment(plan_of(settings).deployment())
         now_ms = time.time_ns() // 1_000_000
         for task in loss.lost:
             topics = {name: TopicBook(position=each.start, since=each.start) for name, each in loss.input[task].items()}
-            book = Book(since_ms=now_ms, topics=topics)
+            book = Book(since_ms=now_ms, topics=topics, schema=schema)
             await store.commit(Commit(partition=task, base=None, new=token_hex(8), meta=book.pack(), now_ms=now_ms))
     finally:
         await store.close()

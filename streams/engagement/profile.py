@@ -196,8 +196,8 @@ class Profile:
 
     # ------------------------------------------------------------------ pack
 
-    def pack_hot(self) -> bytes:
-        """The hot field, canonical: equal state gives equal bytes."""
+    def pack_hot(self, schema: int = snapshot.SCHEMA) -> bytes:
+        """The hot field, canonical: equal state gives equal bytes. schema: which to write, at most the newest known."""
         self.hot_dirty = False
         as_of_ms, last_ms, first_ms, ids = self.as_of_ms, self.last_seen_ms, self.first_seen_ms, self._ids
         return snapshot.pack(
@@ -212,17 +212,18 @@ class Profile:
                 self.counters.pack(),
                 intervals.pack(self.sessions, as_of_ms),
                 *[None if remembered is None else remembered.pack() for remembered in (ids[0], None, ids[2], ids[3])],
-            ]
+            ],
+            schema,
         )
 
-    def pack_cold(self) -> bytes | None:
+    def pack_cold(self, schema: int = snapshot.SCHEMA) -> bytes | None:
         """The cold field, canonical; None where there is nothing to keep."""
         self.cold_dirty = False
         if self._carts is None:
             return self._cold
         ids = self._ids[CART]
         parts = [self._orders.pack(), None if ids is None else ids.pack(), self._carts.pack()]
-        return snapshot.pack(parts) if any(part is not None for part in parts) else None
+        return snapshot.pack(parts, schema) if any(part is not None for part in parts) else None
 
     @classmethod
     def unpack(cls, customer_id: str, hot: bytes | None, cold: bytes | None) -> "Profile":

@@ -7,15 +7,16 @@ from msgspec import msgpack
 from streams.errors import NewerSchema
 
 SCHEMA: Final = 1
+"""The newest schema this version knows: it reads all up to it, and writes what it is told to."""
 
-_PREFIX: Final = bytes([SCHEMA])
+_PREFIXES: Final = [bytes([number]) for number in range(256)]
 _encode: Final = msgpack.Encoder().encode
 _decode: Final = msgpack.Decoder().decode
 
 
-def pack(value: list[Any]) -> bytes:
-    """The bytes of a value. Equal values, in the same order, give equal bytes."""
-    return _PREFIX + _encode(value)
+def pack(value: list[Any], schema: int = SCHEMA) -> bytes:
+    """The bytes of a value. Equal values, in the same order and schema, give equal bytes."""
+    return _PREFIXES[schema] + _encode(value)
 
 
 def unpack(packed: bytes) -> Any:

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import msgspec
 
 from streams.engagement.decisions import Decided
+from streams.engagement.snapshot import SCHEMA
 from streams.errors import NewerSchema
 
-SCHEMA = 1
 NO_WATERMARK = -1
 HANDLER_WINDOW_RECORDS = 10_000
 
@@ -60,7 +60,10 @@ class TopicBook(msgspec.Struct, omit_defaults=True):
 
 
 class Book(msgspec.Struct):
-    """The whole book of one task; `since_ms` is the wall time at which its state began."""
+    """The whole book of one task.
+
+    since_ms: the wall time at which its state began; schema: in which the task writes, its profiles as well.
+    """
 
     since_ms: int
     topics: dict[str, TopicBook] = msgspec.field(default_factory=dict)

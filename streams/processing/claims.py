@@ -30,12 +30,12 @@ class Claims:
         try again.
         """
         await self.log.confirmed()
-        await self.store.deployment(self.plan.deployment())
+        schema = await self.store.deployment(self.plan.deployment())
         stored = await self.store.read(partition)
         committed = await self.log.committed(partition)
         bounds = await self.log.bounds(partition)
         if stored is None:
-            await self._begin(partition, committed, bounds)
+            await self._begin(partition, schema, committed, bounds)
         else:
             book = self._checked(partition, unpack_book(stored.meta), bounds, committed)
             self._require_offsets(partition, book, committed)
@@ -48,6 +48,7 @@ class Claims:
         committed = await self.log.committed(partition)
         book = self._checked(partition, unpack_book(claimed.meta), bounds, committed)
         self._adopt_topics(book, bounds)
+        book.schema = max(book.schema, schema)
         known = {topic: offset or 0 for topic, offset in committed.items()}
         task = Task(self.plan, partition, ver=ver, stored=claimed, book=book, committed=known, rejects=rejects)
         await self._finish_last_commit(task, claimed, committed)
@@ -60,7 +61,7 @@ class Claims:
         )
 
     async def _begin(
-        self, partition: int, committed: dict[str, int | None], bounds: dict[str, tuple[int, int]]
+        self, partition: int, schema: int, committed: dict[str, int | None], bounds: dict[str, tuple[int, int]]
     ) -> None:
         """First start (or rebuild): begin at the log start, write that, then commit it."""
         if any(offset is not None for offset in committed.values()) and not self.plan.rebuild:
@@ -69,7 +70,7 @@ class Claims:
                 "them. Restore a backup of Redis, or stop all workers and run `pulseline rebuild` (or start one with "
                 "--rebuild on) to fold the retained log again; outputs below the committed offsets are not repeated"
             )
-        book = Book(since_ms=self.clock.wall_ms())
+        book = Book(since_ms=self.clock.wall_ms(), schema=schema)
         self._adopt_topics(book, bounds)
         await self.store.commit(
             Commit(partition=partition, base=None, new=token_hex(8), meta=book.pack(), now_ms=self.clock.wall_ms())

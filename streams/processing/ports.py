@@ -100,10 +100,11 @@ class StateStore(Protocol):
     async def check(self) -> None:
         """Raise UnsafeStore where the store may drop state (eviction policy), or is too old."""
 
-    async def deployment(self, wanted: Mapping[str, str]) -> None:
-        """Compare the stored deployment with `wanted`, write it where absent; DeploymentMismatch if it differs.
+    async def deployment(self, wanted: Mapping[str, str]) -> int:
+        """Compare the stored deployment with `wanted`, write it where absent; return the schema to write state in.
 
-        wanted: partitions, group, contract, topics as a comma list that may grow.
+        wanted: partitions, group, contract, topics as a comma list that may grow. Raises DeploymentMismatch if it
+        differs, NewerSchema where it is written in a schema that this version does not know.
         """
 
     async def read(self, partition: int) -> Stored | None:

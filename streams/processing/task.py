@@ -291,12 +291,12 @@ class Task:
         """Encode everything since the last cut; None where nothing was read. Applying may go on afterwards."""
         if not self.moved:
             return None
-        hot, cold = {}, {}
+        hot, cold, schema = {}, {}, self.book.schema
         for customer, profile in self.dirty.items():
             if profile.hot_dirty:
-                hot[customer] = profile.pack_hot()
+                hot[customer] = profile.pack_hot(schema)
             if profile.cold_dirty:
-                cold[customer] = profile.pack_cold()
+                cold[customer] = profile.pack_cold(schema)
         self._expire_accumulators()
         outputs, rejected = self.writer.decided(self.decisions, now_ms), self.rejected
         if self.plan.exactly_once:

@@ -1,13 +1,35 @@
-"""When two deployments may share one state."""
+"""When two deployments may share one state, and in which schema they write it."""
 
 from collections.abc import Mapping
 
-from streams.errors import DeploymentMismatch
+from streams.engagement.snapshot import SCHEMA
+from streams.errors import DeploymentMismatch, NewerSchema
+
+SCHEMA_FIELD = "schema"
+FIRST_SCHEMA = 1
+"""Of a deployment that was stored before it told its schema."""
+
+
+def settled(stored: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:
+    """The deployment to store: as wanted, with the schema that all its workers write, the newest one at first.
+
+    Raises DeploymentMismatch unless nothing is stored, all is equal, or only topics (a comma list) were added;
+    NewerSchema where the schema was raised beyond what this version knows.
+    """
+    compare(stored, wanted)
+    schema = int(stored.get(SCHEMA_FIELD, FIRST_SCHEMA if stored else SCHEMA))
+    if schema > SCHEMA:
+        raise NewerSchema(
+            f"the state is written in schema {schema}, this version knows them up to {SCHEMA}: upgrade this worker"
+        )
+    return {**wanted, SCHEMA_FIELD: str(schema)}
 
 
 def compare(stored: Mapping[str, str], wanted: Mapping[str, str]) -> None:
-    """Raise DeploymentMismatch unless nothing is stored, all is equal, or only topics (a comma list) were added."""
+    """Raise DeploymentMismatch where what is stored was made otherwise than is wanted."""
     for name, there in stored.items():
+        if name == SCHEMA_FIELD:
+            continue
         here = wanted.get(name)
         grown = name == "topics" and here is not None and set(there.split(",")) <= set(here.split(","))
         if there != here and not grown:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from streams.errors import Fenced, StoreUnavailable
 from streams.processing.ports import Accumulated, Commit, Stored
-from streams.stores.deployment import compare
+from streams.stores.deployment import SCHEMA_FIELD, settled
 
 PAGE = 10_000
 KEPT_MS = 60_000
@@ -144,13 +144,14 @@ class MemoryStore:
     async def check(self) -> None:
         await self._reading("check")
 
-    async def deployment(self, wanted: Mapping[str, str]) -> None:
+    async def deployment(self, wanted: Mapping[str, str]) -> int:
         def attempt() -> None:
-            compare(self._deployment, wanted)
-            if self._deployment != wanted:
-                self._write((self._deployment, name, value) for name, value in wanted.items())
+            now = settled(self._deployment, wanted)
+            if self._deployment != now:
+                self._write((self._deployment, name, value) for name, value in now.items())
 
         await self._writing("deployment", -1, attempt)
+        return int(self._deployment[SCHEMA_FIELD])
 
     async def read(self, partition: int) -> Stored | None:
         await self._reading("read", partition)

@@ -11,7 +11,7 @@ from streams.errors import Fenced
 from streams.processing.ports import Accumulated, Commit, Stored
 from streams.stores import keys
 from streams.stores.commands import commit_commands, hash_commands, integer, integers, pairs, read_deadlines, text
-from streams.stores.deployment import compare
+from streams.stores.deployment import SCHEMA_FIELD, settled
 from streams.stores.entry import enter
 from streams.stores.trail import Trail, changed_since
 from streams.stores.wire import Command, Refused, Wire, ask, transact
@@ -62,17 +62,18 @@ class RedisStore:
     async def check(self) -> None:
         await enter(self._wire, self._app_id)
 
-    async def deployment(self, wanted: Mapping[str, str]) -> None:
+    async def deployment(self, wanted: Mapping[str, str]) -> int:
         key = keys.deployment(self._app_id)
 
-        async def operation(connection: AbstractConnection) -> None:
+        async def operation(connection: AbstractConnection) -> int:
             _, flat = await ask(connection, ("WATCH", key), ("HGETALL", key))
             stored = {name.decode(): value.decode() for name, value in pairs(flat)}
-            compare(stored, wanted)
-            if await transact(connection, hash_commands(key, wanted) if stored != wanted else []) is None:
+            now = settled(stored, wanted)
+            if await transact(connection, hash_commands(key, now) if stored != now else []) is None:
                 raise Refused("another worker wrote the deployment meanwhile")
+            return int(now[SCHEMA_FIELD])
 
-        await self._wire.run(operation)
+        return await self._wire.run(operation)
 
     # --- reading
 

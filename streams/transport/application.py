@@ -13,6 +13,7 @@ import faust
 import faust.app
 from faust.worker import Worker as FaustWorker
 
+from streams.engagement.snapshot import SCHEMA
 from streams.errors import PulselineError
 from streams.settings import Settings, mask
 from streams.transport.credentials import faust_credentials
@@ -115,6 +116,11 @@ class App(faust.App):
         """Nothing: a worker keeps no files."""
 
 
+def client_id(app_id: str) -> str:
+    """The name a worker tells Kafka, which tells in turn up to which schema it reads state."""
+    return f"{app_id}.schema{SCHEMA}"
+
+
 def faust_app(settings: Settings, **options: Any) -> App:
     """Return the Faust application without its wiring, with further Faust settings; connects to nothing."""
     return App(
@@ -123,7 +129,7 @@ def faust_app(settings: Settings, **options: Any) -> App:
         # Faust prints this one in its banner; the customers table has the whole URL.
         store=mask(settings.redis_url),
         broker_credentials=faust_credentials(settings),
-        broker_client_id=settings.app_id,
+        broker_client_id=client_id(settings.app_id),
         broker_request_timeout=settings.request_timeout_ms / 1_000,
         broker_session_timeout=min(settings.session_timeout_ms, settings.request_timeout_ms) / 1_000,
         # Keeps Faust's assignor, which gives a task's partitions to one worker; aiokafka's round robin splits them.

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streams.errors import DeploymentMismatch, Fenced
+from streams.engagement.snapshot import SCHEMA
+from streams.errors import DeploymentMismatch, Fenced, NewerSchema
 from streams.processing.ports import Commit, StateStore, Stored
+from streams.stores import deployment
 from streams.stores.memory import MemoryStore
 from streams.stores.redis import LOAD_CUSTOMERS_MAX, RedisStore
 
@@ -265,6 +267,25 @@ async def test_a_deployment_keeps_its_shape(store: StateStore) -> None:
         with pytest.raises(DeploymentMismatch, match=name):
             await store.deployment(first | {"topics": "a,b,c", name: "other"})
     await store.deployment(first | {"topics": "a,b,c"})
+
+
+async def test_a_deployment_tells_the_schema_to_write(store: StateStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest known at first; a newer version keeps what is written, an older one does not begin beyond it."""
+    wanted = {"partitions": "16"}
+    assert await store.deployment(wanted) == SCHEMA == 1
+    monkeypatch.setattr(deployment, "SCHEMA", 2)
+    assert await store.deployment(wanted | {"topics": "a"}) == 1
+
+
+async def test_a_deployment_in_a_newer_schema_is_refused(store: StateStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It could not read what the others write; nothing is changed by its trying."""
+    monkeypatch.setattr(deployment, "SCHEMA", 2)
+    assert await store.deployment({"partitions": "16"}) == 2
+    monkeypatch.setattr(deployment, "SCHEMA", 1)
+    with pytest.raises(NewerSchema, match="upgrade this worker"):
+        await store.deployment({"partitions": "16", "topics": "a"})
+    monkeypatch.setattr(deployment, "SCHEMA", 3)
+    assert await store.deployment({"partitions": "16"}) == 2
 
 
 async def test_tasks_are_apart(store: StateStore) -> None:

@@ -16,10 +16,10 @@ def main() -> None:
             raise KeyError(event)
         return applied
 
-    def bad_pack(self: Profile) -> bytes:
+    def bad_pack(self: Profile, schema: int) -> bytes:
         if self.customer_id.startswith("bug-pack"):
             raise ValueError(f"cannot pack {self.customer_id}")
-        return pack(self)
+        return pack(self, schema)
 
     def bad_unpack(customer_id: str, *fields: Any) -> Profile:
         if customer_id.startswith("bug-load"):

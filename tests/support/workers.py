@@ -40,12 +40,12 @@ ASSIGNED = re.compile(r"generation (\d+): \d+ tasks assigned: \[([\d, ]*)\]")
 class WorkerProcess:
     """One worker process with a log of its own; it ends by itself when this process is gone."""
 
-    def __init__(self, number: int, settings: Settings, folder: Path) -> None:
+    def __init__(self, number: int, settings: Settings, folder: Path, module: str = "streams.worker") -> None:
         self.number, self.log_path = number, folder / f"worker-{number}.log"
         environ = {name: value for name, value in os.environ.items() if not name.startswith("PULSELINE_")}
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "streams.worker", str(os.getpid())],
+                [sys.executable, "-m", module, str(os.getpid())],
                 cwd=folder,
                 env=environ | settings.environ(),
                 stdin=subprocess.DEVNULL,
@@ -131,10 +131,10 @@ class Deployment:
 
     # ------------------------------------------------------------------ workers
 
-    def start(self, **settings: str) -> WorkerProcess:
-        """Start a worker, perhaps with settings of its own."""
+    def start(self, module: str = "streams.worker", **settings: str) -> WorkerProcess:
+        """Start a worker, perhaps with settings of its own, or of another version."""
         own = Settings.from_environ({}, self.texts | settings)
-        self.workers.append(WorkerProcess(len(self.workers), own, self.folder))
+        self.workers.append(WorkerProcess(len(self.workers), own, self.folder, module))
         return self.workers[-1]
 
     def close(self) -> None:
