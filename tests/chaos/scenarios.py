@@ -58,6 +58,7 @@ def wait_for_end(stage: Stage, worker: WorkerProcess, code: int) -> None:
 def zombies(stage: Stage, rounds: int) -> None:
     """A worker is frozen beyond its session and wakes as a zombie; in every second round its successor dies first."""
     for number in range(rounds):
+        stage.deployment.wait_shared(*stage.crew)
         stage.lull()
         frozen = stage.rng.choice(stage.crew)
         frozen.freeze()
