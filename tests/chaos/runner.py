@@ -58,7 +58,7 @@ class Run:
 
 
 def play(scenario: Scenario, guarantee: str, seed: int, brokers: Brokers, *, keep: Path | None = None) -> Run:
-    """Play it on these brokers; the logs of a run that went wrong go to the folder `keep`."""
+    """Play it on these brokers; its logs go to the folder `keep`."""
     run, begun = Run(scenario.name, guarantee, seed), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="pulseline-chaos-") as name, ExitStack() as stack:
         folder = Path(name)
@@ -67,7 +67,7 @@ def play(scenario: Scenario, guarantee: str, seed: int, brokers: Brokers, *, kee
         except (Exception, pytest.fail.Exception) as problem:  # noqa: BLE001 - told in the table, the next one is played
             run.broken = f"{type(problem).__name__}: {problem}"[:3_000]
         run.seconds = round(time.monotonic() - begun, 1)
-        if keep is not None and not run.ok:
+        if keep is not None:
             keep_logs(run, folder, keep)
     return run
 
