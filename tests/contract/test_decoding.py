@@ -96,7 +96,7 @@ def test_a_bad_value_has_its_reason(reason: str, value: bytes | None) -> None:
 
 def test_a_value_of_exactly_the_limit_is_read() -> None:
     """65,536 bytes are accepted, one more is TooLarge."""
-    room = VALUE_BYTES_MAX - len(encoded(zz=""))
+    room = 65_536 - len(encoded(zz=""))
     assert codec_for("cart.v1").read(KEY, encoded(zz="x" * room), NOW_MS).event_id == "e-1"  # type: ignore[union-attr]
     assert rejection(encoded(zz="x" * (room + 1))).reason == "TooLarge"
 
@@ -113,6 +113,7 @@ def test_times_are_compared_with_the_records_own_timestamp() -> None:
     codec = codec_for("cart.v1")
     for at_the_limit in (NOW_MS - FUTURE_MS, NOW_MS + TOO_OLD_MS):
         assert codec.read(KEY, encoded(), at_the_limit).occurred_at_ms == NOW_MS  # type: ignore[union-attr]
+        assert codec.read_readably(KEY, encoded(), at_the_limit).occurred_at_ms == NOW_MS
     assert rejection(encoded(), timestamp_ms=NOW_MS - FUTURE_MS - 1).reason == "Future"
     assert rejection(encoded(), timestamp_ms=NOW_MS + TOO_OLD_MS + 1).reason == "TooOld"
     assert (FUTURE_MS, TOO_OLD_MS) == (300_000, 34_560_000_000)
@@ -153,10 +154,20 @@ def test_a_repeated_name_counts_by_its_last_value() -> None:
     assert rejection(encoded().replace(b'"name": "Mug"', b'"name": "Mug", "name": 5')).reason == "InvalidField"
 
 
-@pytest.mark.parametrize(("depth", "reason"), [(150, None), (199, None), (300, "NotJson"), (20_000, "NotJson")])
+@pytest.mark.parametrize(("depth", "reason"), [(150, None), (200, None), (201, "NotJson"), (20_000, "NotJson")])
 def test_nesting_is_bounded(depth: int, reason: str | None) -> None:
     """An unknown field may be nested, not endlessly; the answer never depends on the reader's own stack."""
     value = encoded(zz=0).replace(b'"zz": 0', b'"zz": ' + b"[" * depth + b"]" * depth)
+    if reason is None:
+        assert codec_for("cart.v1").read(KEY, value, NOW_MS).event_id == "e-1"  # type: ignore[union-attr]
+    else:
+        assert rejection(value).reason == reason
+
+
+@pytest.mark.parametrize(("digits", "reason"), [(4_300, None), (4_301, "NotJson")])
+def test_digits_are_bounded(digits: int, reason: str | None) -> None:
+    """An integer in an unknown field may be long, not endless: reading it takes the square of its length."""
+    value = encoded(zz=0).replace(b'"zz": 0', b'"zz": ' + b"9" * digits)
     if reason is None:
         assert codec_for("cart.v1").read(KEY, value, NOW_MS).event_id == "e-1"  # type: ignore[union-attr]
     else:

@@ -7,6 +7,7 @@ import pytest
 from streams.engagement.profile import Profile
 from streams.errors import StateLost
 from streams.processing.task import Task
+from streams.processing.timers import Timers
 from tests.support.world import CART, CLICK, OUTCOMES, REJECTED, SCORES, TRIGGERS, Worker, World
 
 pytestmark = pytest.mark.asyncio
@@ -279,6 +280,27 @@ async def test_a_load_between_exec_and_its_answer_is_no_fence() -> None:
     await worker.processor.tick(0)
     assert worker.fenced == []
     assert set(task_of(worker).profiles) == {"a", "b"}
+
+
+async def test_timers_are_paged_in_as_far_as_the_watermark_goes() -> None:
+    """However full the pages are; and what the watermark does not reach stays in the store."""
+    world = World(timers_page=2, punctuation=False)
+    worker = await world.started()
+    for number in range(9):
+        world.send("product_added", f"c-{number}", product_id="p")
+        world.clock.advance(1_000)
+    world.clock.advance(3_000)
+    world.send("cart_viewed", "z")
+    await world.settle(worker)
+    successor = await world.started()
+    first_ms = task_of(successor).timers.first()
+    assert first_ms is not None
+    task_of(successor).timers = Timers([("c-0", first_ms)], complete=False)
+    world.clock.advance(9_000)
+    world.send("cart_viewed", "z")
+    await world.settle(successor)
+    assert {trigger["customer_id"] for trigger in world.published(TRIGGERS)} == {f"c-{number}" for number in range(4)}
+    assert task_of(successor).timers.horizon_ms == first_ms + 4_000
 
 
 class TestScores:
