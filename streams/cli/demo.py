@@ -28,8 +28,8 @@ from streams.cli.watch import Follower, show
 from streams.errors import PulselineError
 from streams.producer.ledger import Ledger
 from streams.producer.simulator import LiveSimulator
-from streams.settings import Settings
-from streams.stack.bring_up import bring_up, take_down
+from streams.settings import PREFIX, Settings
+from streams.stack.bring_up import bring_up, take_down, without_secrets
 from streams.stack.state import BOOTSTRAP_VARIABLE, FOLDER_VARIABLE, REDIS_VARIABLE, read_state, stack_folder
 from streams.stack.waiting import StackProblem
 
@@ -72,15 +72,15 @@ def stack(flags: dict[str, str], *, keep: bool) -> Iterator[None]:
     """A running Kafka and Redis, in the environment of what follows; one that was not running before is stopped."""
     environ = dict(os.environ)
     found = sources(flags)
-    for name, variable in (("KAFKA_BOOTSTRAP", BOOTSTRAP_VARIABLE), ("REDIS_URL", REDIS_VARIABLE)):
-        if name in found and found[name][1] != "stack":
-            environ[variable] = found[name][0]
+    for name, (text, source) in found.items():
+        if name.startswith(("KAFKA_", "REDIS_")) and source != "stack":
+            environ[PREFIX + name] = text
     if "STACK_DIR" in found:
         environ[FOLDER_VARIABLE] = os.environ[FOLDER_VARIABLE] = found["STACK_DIR"][0]
     ran_before = read_state(stack_folder(environ)) is not None
     try:
         state = bring_up(environ, say=_say)
-        _say(f"Kafka {state.bootstrap} and Redis {state.redis_url.rpartition('@')[2]} are ready")
+        _say(f"Kafka {state.bootstrap} and Redis {without_secrets(state.redis_url)} are ready")
         yield
     except StackProblem as problem:
         raise DemoProblem(str(problem)) from problem

@@ -108,7 +108,11 @@ class EngagementProducer:
         except KafkaConfigurationError:
             raise
         except KafkaError as error:
-            raise LogUnavailable(f"Kafka does not answer at {bootstrap}: {type(error).__name__}") from error
+            # kafka-python tells no more, whatever is wrong.
+            raise LogUnavailable(
+                f"Kafka does not answer, or does not let us in, at {bootstrap} ({type(error).__name__}): "
+                "`pulseline topics check` with the same settings tells why"
+            ) from error
 
     def send(
         self,

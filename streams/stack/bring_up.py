@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from streams.settings import Settings, kafka_options, redis_options
 from streams.stack.compose import COMPOSE_FILE, ComposeStack, compose_program
 from streams.stack.kafka_server import kafka_answers
 from streams.stack.local import LocalStack
@@ -86,11 +87,16 @@ def take_down(environ: Mapping[str, str], *, delete: bool = False, say: Say = si
 
 
 def health(environ: Mapping[str, str]) -> Health:
-    """Ask both servers: those the environment names, else those of the running stack, else the defaults."""
+    """Ask both servers: those the environment names, with its credentials, else the running stack's or the defaults."""
     state = read_state(stack_folder(environ))
     bootstrap = environ.get(BOOTSTRAP_VARIABLE) or (state.bootstrap if state else DEFAULT_BOOTSTRAP)
     redis_url = environ.get(REDIS_VARIABLE) or (state.redis_url if state else DEFAULT_REDIS_URL)
-    return Health(bootstrap, redis_url, kafka=kafka_answers(bootstrap), redis=redis_answers(redis_url))
+    settings = Settings.from_environ(environ)
+    kafka = kafka_options(settings) if environ.get(BOOTSTRAP_VARIABLE) else {}
+    redis = redis_options(settings) if environ.get(REDIS_VARIABLE) else {}
+    return Health(
+        bootstrap, redis_url, kafka=kafka_answers(bootstrap, **kafka), redis=redis_answers(redis_url, **redis)
+    )
 
 
 def log_text(environ: Mapping[str, str], service: str | None, lines: int) -> str:

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from streams.stack.daemons import Daemon
 from streams.stack.ports import LOOPBACK, answers, pick
@@ -152,8 +153,8 @@ class KafkaServer:
             raise StackProblem(f"Kafka could not format {self.folder}:\n{(done.stdout + done.stderr)[-2000:]}")
 
 
-def kafka_answers(bootstrap: str) -> bool:
-    """True when a Kafka at host:port lists a broker."""
+def kafka_answers(bootstrap: str, **options: Any) -> bool:
+    """True when a Kafka at host:port lists a broker; options: kafka-python's, for security."""
     host, _, port = bootstrap.partition(",")[0].rpartition(":")
     if not answers(int(port), host):
         return False
@@ -165,7 +166,9 @@ def kafka_answers(bootstrap: str) -> bool:
     before = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        admin = KafkaAdminClient(bootstrap_servers=bootstrap, bootstrap_timeout_ms=2000, request_timeout_ms=2000)
+        admin = KafkaAdminClient(
+            bootstrap_servers=bootstrap, bootstrap_timeout_ms=2000, request_timeout_ms=2000, **options
+        )
         try:
             return bool(admin.describe_cluster()["brokers"])
         finally:

@@ -3,9 +3,10 @@
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import redis
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
 from streams.stack.daemons import Daemon
 from streams.stack.ports import LOOPBACK
@@ -77,10 +78,12 @@ class RedisServer:
         self.daemon.signal(signal.SIGCONT)
 
 
-def redis_answers(url: str) -> bool:
-    """True when a Redis answers PING, its data loaded."""
+def redis_answers(url: str, **options: Any) -> bool:
+    """True when a Redis answers PING, or that its user may not, its data loaded; options: redis-py's, for security."""
     try:
-        with redis.Redis.from_url(url, socket_connect_timeout=1, socket_timeout=2) as client:
+        with redis.Redis.from_url(url, socket_connect_timeout=1, socket_timeout=2, **options) as client:
             return bool(client.ping())
+    except NoPermissionError:
+        return True
     except RedisError:
         return False

@@ -25,7 +25,7 @@ from faust.exceptions import ConsumerNotStarted
 from faust.types import TP, ConsumerMessage
 from mode import Service, get_logger
 
-from streams.errors import LogUnavailable
+from streams.errors import AccessDenied, LogUnavailable
 from streams.processing.ports import Run
 from streams.transport.client import RebalanceListener, group_consumer
 from streams.transport.closing import closed_in_time
@@ -36,9 +36,8 @@ from streams.transport.wiring import Wiring
 
 logger = get_logger(__name__)
 
+FORBIDDEN = (GroupAuthorizationFailedError, TopicAuthorizationFailedError)
 HOPELESS = (
-    GroupAuthorizationFailedError,
-    TopicAuthorizationFailedError,
     InvalidGroupIdError,
     InvalidSessionTimeoutError,
     InconsistentGroupProtocolError,
@@ -243,7 +242,9 @@ class Consumer(stock.Consumer):
 
     def _judge(self, error: KafkaError) -> None:
         """Stop the worker for what waiting does not heal."""
-        if isinstance(error, HOPELESS) or self.kafka._coordinator._coordination_task.done():
+        if isinstance(error, FORBIDDEN):
+            self.wiring.fatal(AccessDenied(f"Kafka's ACLs do not let this worker read in its group: {error!r}"))
+        elif isinstance(error, HOPELESS) or self.kafka._coordinator._coordination_task.done():
             self.wiring.fatal(LogUnavailable(f"the consumer group cannot be served: {error!r}"))
         else:
             logger.warning("the consumer group or the fetch had an error, going on: %r", error)
