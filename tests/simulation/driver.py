@@ -3,8 +3,9 @@
 A schedule is a list of labels, so every run can be written down, repeated and cut short. Times in labels are seconds
 since the beginning; `c1` is a customer. A label whose step is not possible now does nothing.
 
-The world:       tick | jump:S (seconds at once) | send:TYPE,c1,S,N (event N, occurred at S) | again:TOPIC,OFFSET (sent
-                 twice) | mail:c1,S,N (a click on the mail of the latest trigger) | rubbish:TOPIC
+The world:       tick | jump:S (seconds at once) | clock:S (the log's clock is off by S from now on)
+                 | send:TYPE,c1,S,N (event N, occurred at S) | again:TOPIC,OFFSET (sent twice)
+                 | mail:c1,S,N (a click on the mail of the latest trigger) | rubbish:TOPIC
 The store:       fail:N (failover to the first N claims and commits) | wipe (everything is lost)
 The group:       reb:B (B owns the task now; the other does not know) | net:K (the K-th request under way arrives)
                  | lost:K (it never does) | late:K (its sender gives up waiting for it)
@@ -12,7 +13,8 @@ A worker:        A.claim | A.cart, A.click (read one record) | A.poll:TOPIC,N | 
                  | A.cut A.rej A.exec A.pub A.koff (the steps of a commit) | A.hb (compare) | A.punct
                  | A.claimR A.claimK (claim up to the write, and from there) | A.crash | A.release (it hands the task
                  back) | A.notice (it learns that it lost it) | A.half (it publishes half of what it has to)
-                 | A.refetch:TOPIC (it reads the last three records again)
+                 | A.refetch:TOPIC (it reads the last three records again) | A.freeze | A.wake (after 10 s the
+                 other owns its task) | A.clock:S (its wall clock is off by S from now on)
 A single call:   A.go:GATE | A.err:GATE (it fails) | A.fatal:GATE (it fails so that the worker stops)
 """
 
@@ -108,9 +110,9 @@ class Simulation(Stage):
         topic, claim = TOPIC_OF[channel], worker.processor.claim_of(0)
         if claim is None or worker.doing("claim") or not worker.owns:
             return False
-        run = self.broker.fetch(topic, 0, worker.fetch_from[topic], int(limit), claim)
-        if not run.records:
+        if worker.fetch_from[topic] >= self.broker.end(topic, 0):
             return False
+        run = self.broker.fetch(topic, 0, worker.fetch_from[topic], int(limit), claim)
         worker.fetch_from[topic] = run.records[-1].offset + 1
         worker.runs.setdefault(topic, deque()).append(run)
         if not worker.doing(topic):
@@ -189,6 +191,11 @@ class Simulation(Stage):
             self.loop.settle()
         worker.log.may_punctuate = False
         return any(request.kind == "punctuation" for request in self.network.on_their_way)
+
+    def _clock_by(self, worker: Worker, seconds: str) -> bool:
+        """Its wall clock is set; what it counts time with goes on."""
+        worker.clock.skew_ms = int(seconds) * 1_000
+        return True
 
     # ------------------------------------------------------------------ single calls
 

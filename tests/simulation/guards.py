@@ -18,7 +18,8 @@ from streams.processing.processor import Processor
 from streams.processing.punctuation import Punctuator
 from streams.processing.task import Cut, Read, Task
 from streams.stores.memory import MemoryStore, _changes
-from tests.simulation.wire import PROCESS, Network, Request, SimulatedLog, SimulatedStore
+from tests.simulation.loop import PROCESS
+from tests.simulation.wire import Network, Request, SimulatedLog, SimulatedStore
 
 Patch = pytest.MonkeyPatch
 

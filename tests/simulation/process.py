@@ -25,11 +25,10 @@ CART_POLICY = CartPolicy(
     trigger_cooldown_ms=0,
     min_cart_value_minor=0,
 )
+RULES = Rules(cart=CART_POLICY, score_model=ScoreModel.default())
 COMMIT_STEPS = {"rej": "rejected", "exec": "exec", "pub": "publish", "koff": "offsets"}
 HELD_IN_SCHEDULES = frozenset({"claim reply", *(f"step {name}" for name in COMMIT_STEPS.values())})
 IN_FLIGHT = frozenset({"offsets", "punctuation", "transaction"})
-
-
 LOG_CALLS = ("confirmed", "committed", "bounds", "offsets", "publish", "punctuate", "take_over", "transaction")
 STORE_CALLS = ("deployment", "read", "ver", "claim", "load", "timers", "sessions", "commit")
 CALLS = (
@@ -50,9 +49,8 @@ class Ordered(Fatal):
 
 def simulated_plan(**changes: Any) -> Plan:
     """Steps of 3 s and 6 s, two seconds of lateness, carts that expire after 20 s, and nothing that stops a worker."""
-    rules = Rules(cart=CART_POLICY, score_model=ScoreModel.default())
     values = {
-        "rules": rules,
+        "rules": RULES,
         "lateness_ms": 2_000,
         "trigger_max_staleness_ms": 0,
         "fences_per_minute_max": 1_000_000,
@@ -63,7 +61,7 @@ def simulated_plan(**changes: Any) -> Plan:
 
 
 class SkewedClock:
-    """A worker's own clock: wall time off by a constant."""
+    """A worker's own clock: wall time off by what `skew_ms` says now."""
 
     def __init__(self, clock: ManualClock, skew_ms: int) -> None:
         self.clock, self.skew_ms = clock, skew_ms
@@ -86,12 +84,15 @@ class Worker:
     processor: Processor
     log: SimulatedLog
     gates: Gates
+    clock: SkewedClock
     owns: bool = False
     fetch_from: dict[str, int] = field(default_factory=dict)
     runs: dict[str, deque[Run]] = field(default_factory=dict)
     busy: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     """What the worker does besides committing: `claim`, `release`, `stop`, and an agent a topic."""
     fatal: list[Exception] = field(default_factory=list)
+    frozen_ms: int = 0
+    """Steady time at which it was frozen, where it is."""
 
     def doing(self, what: str) -> bool:
         task = self.busy.get(what)

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Coroutine
 from contextvars import copy_context
+from functools import lru_cache
 from typing import Any, Self
 
 from models.events import EVENT_TYPES
@@ -11,7 +13,7 @@ from streams.errors import LogUnavailable
 from streams.processing.processor import Processor
 from streams.transport.memory import MemoryBroker
 from tests.simulation.events import SECOND_MS, TOPIC_OF, event
-from tests.simulation.loop import Gates, StillLoop
+from tests.simulation.loop import PROCESS, Gates, StillLoop
 from tests.simulation.process import (
     HELD_IN_SCHEDULES,
     IN_FLIGHT,
@@ -20,8 +22,20 @@ from tests.simulation.process import (
     Worker,
     simulated_plan,
 )
-from tests.simulation.wire import PROCESS, Network, Request, SimulatedLog, SimulatedStore
+from tests.simulation.wire import Network, Request, SimulatedLog, SimulatedStore
 from tests.support.world import TRIGGERS, ManualClock
+
+SESSION_MS = 10_000
+WHILE_FROZEN = frozenset(("_wake_by", "_crash_by", "_go_by", "_err_by"))
+"""What may happen to a frozen process; calls it has made go on without it."""
+
+
+@lru_cache(4_096)
+def understood(label: str) -> tuple[str, str, tuple[str, ...]]:
+    """The worker a label speaks of ("": none), the method that does it, and its arguments."""
+    head, _, rest = label.partition(":")
+    args = tuple(rest.split(",")) if rest else ()
+    return (head[0], f"_{head[2:].lower()}_by", args) if head[1:2] == "." else ("", f"_{head}", args)
 
 
 class Stage:
@@ -45,13 +59,15 @@ class Stage:
         self.loop = StillLoop()
         self.clock = ManualClock()
         self.plan = simulated_plan(**plan)
-        self.broker = MemoryBroker(self.clock.wall_ms)
+        self.log_skew_ms = 0
+        self.broker = MemoryBroker(lambda: self.clock.now_ms + self.log_skew_ms)
         self.network = Network(self.broker)
         self.network.held = IN_FLIGHT
         self.store = SimulatedStore(page)
         self.by_steps, self.held = held is None, HELD_IN_SCHEDULES if held is None else held
         self.ordered, self.jumps = ordered, jumps
         self.skew_s = dict(zip("AB", skew_s, strict=True))
+        self.tally: Counter[str] = Counter()
         self.owner = "A"
         self.late_within_lateness: list[str] = []
         self.stopped: list[Exception] = []
@@ -65,7 +81,7 @@ class Stage:
         clock = SkewedClock(self.clock, self.skew_s[name] * SECOND_MS)
         gates = Gates(self.held)
         log.may_punctuate = not self.by_steps
-        worker = Worker(name, Processor(store=self.store, log=log, clock=clock, plan=self.plan), log, gates)
+        worker = Worker(name, Processor(store=self.store, log=log, clock=clock, plan=self.plan), log, gates, clock)
         if self.by_steps:
             worker.processor.before_step = lambda step, _partition: gates.pass_(f"step {step}")
         worker.processor.on_fatal = worker.fatal.append
@@ -81,17 +97,16 @@ class Stage:
 
     def do(self, label: str) -> bool:
         """Do what a label says; False where it is not possible now."""
-        head, _, rest = label.partition(":")
-        args = rest.split(",") if rest else []
-        if head[1:2] == ".":
-            possible = bool(getattr(self, f"_{head[2:].lower()}_by")(self.workers[head[0]], *args))
-        else:
-            possible = bool(getattr(self, f"_{head}")(*args))
-        if not possible:
+        name, method, args = understood(label)
+        act = getattr(self, method)
+        if name and self.workers[name].gates.frozen and method not in WHILE_FROZEN:
+            return False
+        if not (act(self.workers[name], *args) if name else act(*args)):
             return False
         self.loop.settle()
         for worker in list(self.workers.values()):
-            self._mind(worker)
+            if worker.fatal or "stop" in worker.busy:
+                self._mind(worker)
         self.done.append(label)
         return True
 
@@ -119,13 +134,25 @@ class Stage:
     # ------------------------------------------------------------------ the world
 
     def _tick(self) -> bool:
-        self.clock.advance(SECOND_MS)
-        self.loop.now_s += 1
-        return True
+        return self._jump("1")
 
     def _jump(self, seconds: str) -> bool:
         self.clock.advance(int(seconds) * SECOND_MS)
         self.loop.now_s += 1
+        self._expire_session()
+        return True
+
+    def _expire_session(self) -> None:
+        """Give the task of a worker that has been frozen for longer than its session to the other."""
+        name, other = self.owner, "B" if self.owner == "A" else "A"
+        gates = self.workers[name].gates
+        slept_ms = self.clock.steady_ms - self.workers[name].frozen_ms
+        if gates.frozen and slept_ms >= SESSION_MS and self._reb(other):
+            self.tally["faults/paused beyond the session"] += 1
+
+    def _clock(self, seconds: str) -> bool:
+        """The log's clock is off by so much from now on, as that of another leader may be."""
+        self.log_skew_ms = int(seconds) * SECOND_MS
         return True
 
     def _send(self, kind: str, customer: str, at_s: str, number: str) -> bool:
@@ -161,6 +188,7 @@ class Stage:
         if lost <= 0:
             return False
         self.store.fail_over(lost)
+        self.tally["faults/writes lost in failovers"] += lost
         return True
 
     def _wipe(self) -> bool:
@@ -171,7 +199,8 @@ class Stage:
 
     def _reb(self, name: str) -> bool:
         worker = self.workers[name]
-        if worker.fatal:
+        # A member joins the group again only after it has given its tasks back.
+        if worker.fatal or worker.gates.frozen or worker.doing("release"):
             return False
         self.broker.generation[0] += 1
         self.owner = name
@@ -214,8 +243,21 @@ class Stage:
         self.loop.settle()
         worker.runs.clear()
 
+    def _freeze_by(self, worker: Worker) -> bool:
+        """It is stopped, and goes on later as if no time had passed; its timers run on."""
+        worker.gates.frozen, worker.frozen_ms = True, self.clock.steady_ms
+        return True
+
+    def _wake_by(self, worker: Worker) -> bool:
+        if not worker.gates.frozen:
+            return False
+        self.loop.thaw(worker.gates)
+        return True
+
     def _crash_by(self, worker: Worker) -> bool:
+        self._count_crash(worker)
         worker.gates.kill()
+        self.loop.thaw(worker.gates)
         self.loop.settle()
         fresh = self.workers[worker.name] = self._worker(worker.name)
         fresh.owns, fresh.log.generation = worker.owns, worker.log.generation
@@ -224,3 +266,9 @@ class Stage:
             self.broker.generation[0] += 1
             fresh.log.generation[0] = self.broker.generation[0]
         return True
+
+    def _count_crash(self, worker: Worker) -> None:
+        """Note in the midst of which calls a process dies."""
+        under_way = {request.kind for request in self.network.on_their_way if request.sender == worker.name}
+        at = {here.name for here in worker.gates.waiting} | {f"{kind} under way" for kind in under_way}
+        self.tally.update(f"crashes at/{name}" for name in at or {"rest"})

@@ -1,9 +1,9 @@
 """Store and log in memory as a worker reaches them over a network: each call can be held, lost, or answered late."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from streams.errors import Fenced, LogUnavailable
@@ -11,11 +11,8 @@ from streams.processing.book import unpack_book
 from streams.processing.ports import Commit, OutRecord, Stored
 from streams.stores.memory import MemoryStore
 from streams.transport.memory import MemoryBroker, MemoryLog
-from tests.simulation.loop import Gates
-from tests.support.world import SCORES
-
-PROCESS: ContextVar[Gates | None] = ContextVar("process", default=None)
-"""The gates of the process that the running coroutine belongs to."""
+from tests.simulation.loop import PROCESS
+from tests.support.world import REJECTED, SCORES
 
 Deadlines = list[tuple[str, int]]
 
@@ -71,7 +68,8 @@ class SimulatedStore(MemoryStore):
     async def load(
         self, partition: int, vers: Collection[str], customers: Sequence[str]
     ) -> dict[str, tuple[bytes | None, bytes | None]]:
-        found = await super().load(partition, vers, customers)
+        # Who is evicted first follows from this order, and that of a set is another in every process.
+        found = await super().load(partition, vers, sorted(customers))
         await pass_("load reply")
         return found
 
@@ -103,19 +101,19 @@ async def _on_step(when: str, operation: str, partition: int) -> None:
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """An offset commit, a punctuation or the end of a transaction on its way to the broker; it arrives whatever became
-    of its sender. Of a transaction records and offsets count, and the epoch of its transactional id, no generation.
+    """An offset commit, a punctuation or the end of a transaction on its way to the broker.
+
+    It arrives whatever became of its sender. generation: of the member; of a transaction, the epoch of its id.
     """
 
     kind: str
     sender: str
-    generation: int
-    offsets: dict[str, int]
-    topic: str
-    watermark_ms: int
     answer: asyncio.Future[None]
+    generation: int = 0
+    offsets: Mapping[str, int] = field(default_factory=dict)
+    topic: str = ""
+    watermark_ms: int = 0
     records: Sequence[OutRecord] = ()
-    epoch: int | None = None
 
     def reply(self, error: Exception | None = None) -> None:
         """Tell the sender, if it still waits."""
@@ -138,6 +136,7 @@ class Network:
         self.on_their_way: list[Request] = []
         self.held: frozenset[str] = frozenset()
         self.offences: list[str] = []
+        self.refused: Counter[str] = Counter()
         self.overtaken: set[bytes | None] = set()
         """Customers whose latest score was published by a worker that had lost the task a moment before."""
 
@@ -154,19 +153,21 @@ class Network:
             value = b'{"type":"watermark_advanced","watermark_ms":%d}' % request.watermark_ms
             self.broker.append(request.topic, 0, None, value, [("pl-control", b"1")])
             request.reply()
-        elif request.kind == "transaction" and request.epoch != self.broker.epochs[0]:
-            request.reply(Fenced("another took the transactional id over"))
-        elif request.kind == "offsets" and request.generation != self.broker.generation[0]:
-            request.reply(Fenced("the coordinator refused an old generation"))
+        elif request.generation != (self.broker.epochs if request.kind == "transaction" else self.broker.generation)[0]:
+            self.refused[request.kind] += 1
+            request.reply(Fenced("the coordinator refused an old generation or epoch"))
         else:
             for record in request.records:
                 self.broker.outputs[record.topic].append(record)
-            for topic, offset in request.offsets.items():
-                before = self.broker.group.get((topic, 0))
-                if before is not None and offset < before:
-                    self.offences.append(f"{request.sender} moved K of {topic} back from {before} to {offset}")
-                self.broker.group[topic, 0] = offset
+            self._move_group(request)
             request.reply()
+
+    def _move_group(self, request: Request) -> None:
+        for topic, offset in request.offsets.items():
+            before = self.broker.group.get((topic, 0))
+            if before is not None and offset < before:
+                self.offences.append(f"{request.sender} moved K of {topic} back from {before} to {offset}")
+            self.broker.group[topic, 0] = offset
 
     def lose(self, request: Request) -> None:
         """Let a request never arrive."""
@@ -209,25 +210,15 @@ class SimulatedLog(MemoryLog):
         await pass_("bounds reply")
         return found
 
-    async def take_over(self, partition: int) -> None:
-        await pass_("take_over")
-        await super().take_over(partition)
-        await pass_("take_over reply")
+    async def commit_offsets(self, partition: int, offsets: Mapping[str, int]) -> None:
+        generation = self.generation[partition]
+        self._look_at_offsets(offsets)
+        await pass_("offsets")
+        await self._settled()
+        self._last = self._sent("offsets", generation=generation, offsets=dict(offsets))
+        await asyncio.shield(self._last.answer)
 
-    async def transact(self, partition: int, records: Sequence[OutRecord], offsets: Mapping[str, int]) -> None:
-        """Sent under the epoch of the moment of asking; where the answer stays away, the outcome is unknown."""
-        epoch = self.epoch.get(partition)
-        self._judge_offsets(offsets)
-        self._judge_decisions(records)
-        try:
-            await pass_("transaction")
-            answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self.network.send(Request("transaction", self.name, 0, dict(offsets), "", 0, answer, records, epoch))
-            await asyncio.shield(answer)
-        except LogUnavailable as error:
-            raise Fenced("the transaction was not answered") from error
-
-    def _judge_offsets(self, offsets: Mapping[str, int]) -> None:
+    def _look_at_offsets(self, offsets: Mapping[str, int]) -> None:
         process = PROCESS.get()
         stored = {} if process is None else process.stored_positions
         self.network.offences += [
@@ -236,23 +227,10 @@ class SimulatedLog(MemoryLog):
             if offset > max(stored.get(topic, 0), self.committed_at_claim.get(topic, 0))
         ]
 
-    def _judge_decisions(self, records: Sequence[OutRecord]) -> None:
-        cart = self.committed_at_claim.get("engagement.cart.v1", 0)
-        self.network.offences += [
-            f"{self.name} published a decision at {record.at}, below the K {cart} of its claim"
-            for record in records
-            if record.at is not None and record.at < cart
-        ]
-
-    async def commit_offsets(self, partition: int, offsets: Mapping[str, int]) -> None:
-        generation = self.generation[partition]
-        self._judge_offsets(offsets)
-        await pass_("offsets")
-        await self._settled()
-        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        request = self._last = Request("offsets", self.name, generation, dict(offsets), "", 0, answer)
+    def _sent(self, kind: str, **what: Any) -> Request:
+        request = Request(kind, self.name, asyncio.get_running_loop().create_future(), **what)
         self.network.send(request)
-        await asyncio.shield(answer)
+        return request
 
     async def _settled(self) -> None:
         last = self._last
@@ -263,17 +241,43 @@ class SimulatedLog(MemoryLog):
 
     async def publish(self, records: Sequence[OutRecord]) -> None:
         await pass_("publish")
-        self._judge_decisions(records)
+        self._look_at_outputs(records)
         scored = {record.key for record in records if record.topic == SCORES}
         self.network.overtaken = self.network.overtaken - scored if self._current() else self.network.overtaken | scored
         await super().publish(records)
         await pass_("publish reply")
 
+    def _look_at_outputs(self, records: Sequence[OutRecord]) -> None:
+        cart = self.committed_at_claim.get("engagement.cart.v1", 0)
+        self.network.offences += [
+            f"{self.name} published a decision at {record.at}, below the K {cart} of its claim"
+            for record in records
+            if record.at is not None and record.topic != REJECTED and record.at < cart
+        ]
+
+    async def take_over(self, partition: int) -> None:
+        await pass_("take_over")
+        await super().take_over(partition)
+        await pass_("take_over reply")
+
+    async def transact(self, partition: int, records: Sequence[OutRecord], offsets: Mapping[str, int]) -> None:
+        """Outputs and offsets arrive together or, once another has taken over, not at all; see KafkaLog.transact."""
+        epoch = self.epoch.get(partition)
+        if epoch is None:
+            raise Fenced("the task was let go")
+        self._look_at_offsets(offsets)
+        self._look_at_outputs(records)
+        try:
+            await pass_("transaction")
+            sent = self._sent("transaction", generation=epoch, offsets=dict(offsets), records=list(records))
+            await asyncio.shield(sent.answer)
+        except LogUnavailable as error:
+            self.let_go(partition)
+            raise Fenced("the outcome of a transaction is not known") from error
+
     async def punctuate(self, topic: str, partition: int, watermark_ms: int) -> None:
         await pass_("punctuate")
-        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.network.send(Request("punctuation", self.name, 0, {}, topic, watermark_ms, answer))
-        await asyncio.shield(answer)
+        await asyncio.shield(self._sent("punctuation", topic=topic, watermark_ms=watermark_ms).answer)
 
     def caught_up(self, topic: str, partition: int, position: int) -> bool:
         return self.may_punctuate and super().caught_up(topic, partition, position)

@@ -19,6 +19,16 @@ TRIGGERS, OUTCOMES, SCORES, REJECTED = (
     f"engagement.{name}.v1" for name in ("triggers", "outcomes", "scores", "rejected")
 )
 
+POLICY = CartPolicy(
+    steps=(("15s", 15_000), ("1m", 60_000)),
+    cart_expiry_ms=86_400_000,
+    order_scope="customer",
+    recovery_window_ms=3_600_000,
+    trigger_cooldown_ms=0,
+    min_cart_value_minor=0,
+)
+MODEL = ScoreModel.default()
+
 
 class ManualClock:
     """Wall and monotonic time that move only when told."""
@@ -39,14 +49,6 @@ class ManualClock:
 
 def make_plan(**changes: Any) -> Plan:
     """A plan with one partition, steps of 15 s and 60 s, two seconds of lateness, and no commit but by hand."""
-    policy = CartPolicy(
-        steps=(("15s", 15_000), ("1m", 60_000)),
-        cart_expiry_ms=86_400_000,
-        order_scope="customer",
-        recovery_window_ms=3_600_000,
-        trigger_cooldown_ms=0,
-        min_cart_value_minor=0,
-    )
     values: dict[str, Any] = {
         "app_id": "test",
         "partitions": 1,
@@ -58,7 +60,7 @@ def make_plan(**changes: Any) -> Plan:
         "outcomes_topic": OUTCOMES,
         "metrics_topic": "engagement.metrics.v1",
         "rejected_topic": REJECTED,
-        "rules": Rules(cart=policy, score_model=ScoreModel.default()),
+        "rules": Rules(cart=POLICY, score_model=MODEL),
         "lateness_ms": 2_000,
         "commit_interval_ms": 3_600_000,
     }
