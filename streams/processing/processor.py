@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from secrets import token_hex
@@ -48,6 +48,11 @@ class Processor:
         self._wake: dict[int, asyncio.Event] = defaultdict(asyncio.Event)
         self._drained: dict[int, asyncio.Event] = defaultdict(asyncio.Event)
         self._fences: dict[int, deque[int]] = defaultdict(deque)
+        self.settled: dict[int, int] = {}
+        """When each task committed, or looked whose it is, last: monotonic ms."""
+        self.fenced = 0
+        self.backoffs: Counter[str] = Counter()
+        """How often each step waited for Kafka or Redis."""
         self._rejects: dict[int, set[tuple[str, int]]] = defaultdict(set)
         """By partition: topic and offset of the records that failed in the handler and may be read again."""
 
@@ -60,6 +65,7 @@ class Processor:
         positions = task.book.positions()
         self._rejects[partition] = {(topic, at) for topic, at in task.rejects if at >= positions.get(topic, 0)}
         self.tasks[partition] = task
+        self.settled[partition] = self.clock.monotonic_ms()
         self._loops[partition] = asyncio.create_task(self._commit_loop(task), name=f"commit-{partition}")
         if self._metrics_loop is None:
             self._metrics_loop = asyncio.create_task(self._publish_metrics(), name="metrics")
@@ -70,10 +76,17 @@ class Processor:
         task = self.tasks.get(partition)
         return None if task is None else task.claim
 
+    def reached(self, partition: int) -> dict[str, tuple[int, int]]:
+        """By topic, the next offset to apply and the time of the last record applied (epoch ms, -1: none)."""
+        task = self.tasks.get(partition)
+        topics = {} if task is None else task.book.topics
+        return {name: (topic.position, topic.last_timestamp_ms) for name, topic in topics.items()}
+
     def forget(self, partitions: Collection[int]) -> None:
         """Drop the memory of tasks without committing."""
         for partition in partitions:
             self.tasks.pop(partition, None)
+            self.settled.pop(partition, None)
             self.log.let_go(partition)
             self._punctuator.forget(partition)
             self._drained[partition].set()
@@ -215,6 +228,7 @@ class Processor:
         if self.tasks.get(task.partition) is not task:
             return
         self.forget((task.partition,))
+        self.fenced += 1
         now, fences = self.clock.monotonic_ms(), self._fences[task.partition]
         fences.append(now)
         while fences and now - fences[0] > 60_000:
@@ -243,6 +257,7 @@ class Processor:
         try:
             await self._commit(task)
             if self.tasks.get(partition) is task:
+                self.settled[partition] = self.clock.monotonic_ms()
                 await self._punctuator.maybe(task)
         except Fenced as reason:
             self._fenced(task, reason)
@@ -345,6 +360,7 @@ class Processor:
 
     async def _back_off(self, backoff: int, name: str, error: Exception) -> int:
         """Wait, and say so once per step of the backoff."""
+        self.backoffs[name] += 1
         logger.warning("%s: %s; trying again in %d ms", name, error, backoff)
         await asyncio.sleep(backoff / 1_000)
         return min(2 * backoff, BACKOFF_MAX_MS)

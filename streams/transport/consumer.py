@@ -6,7 +6,7 @@ per fetch, and a claim is opened in one step), and keeps a gate: a partition is 
 """
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import faust.transport.consumer as stock
@@ -27,6 +27,7 @@ from mode import Service, get_logger
 
 from streams.errors import AccessDenied, LogUnavailable
 from streams.processing.ports import Run
+from streams.transport.alignment import Alignment
 from streams.transport.client import RebalanceListener, group_consumer
 from streams.transport.closing import closed_in_time
 from streams.transport.connect import connected
@@ -43,7 +44,8 @@ HOPELESS = (
     InconsistentGroupProtocolError,
 )
 """Group errors that a person must mend."""
-POLL_MS, POLL_WHILE_BUFFERED_MS = 250, 50
+POLL_MS, POLL_WHILE_BUFFERED_MS, WAITING_MS = 250, 50, 5
+"""How long to wait for records: at most; while some tasks are busy; while some wait for another topic of their task."""
 WATCH_INTERVAL_S = 1.0
 
 
@@ -62,6 +64,7 @@ class Consumer(stock.Consumer):
         """Claim under which each partition is fetched; what is not in here is not fetched."""
         self._handed: dict[TopicPartition, int] = {}
         """End (exclusive) of the records handed on since the partition was opened."""
+        self._alignment = Alignment()
 
     # ------------------------------------------------------------------ the gate
 
@@ -93,6 +96,7 @@ class Consumer(stock.Consumer):
                 self.kafka.seek(tp, offset)
                 self._read_offset[tp] = None
                 self._handed.pop(tp, None)
+                self._alignment.drop(tp)
                 self._buffered_partitions.discard(tp)
                 self.kafka.resume(tp)
                 self._open[tp] = claim
@@ -105,6 +109,7 @@ class Consumer(stock.Consumer):
         closing = [tp for tp in self._open if partitions is None or tp.partition in partitions]
         for tp in closing:
             del self._open[tp]
+            self._alignment.drop(tp)
             self._buffered_partitions.discard(tp)
         self._pause(closing)
 
@@ -143,14 +148,18 @@ class Consumer(stock.Consumer):
         if not self.flow_active:
             await self.wait_first(self.can_resume_flow.wait())
         active = self._get_active_partitions()
-        poll_ms = POLL_WHILE_BUFFERED_MS if self._buffered_partitions or not active else POLL_MS
-        if not active or not self.flow_active:
+        waiting = self._alignment.waiting & active
+        fetching = active - waiting if self.flow_active else set()
+        records: Mapping[Any, list[Any]] = {}
+        if fetching:
+            poll_ms = POLL_WHILE_BUFFERED_MS if self._buffered_partitions or waiting else POLL_MS
+            records = await self._getmany(fetching, min(poll_ms / 1_000, timeout))
+        else:
             # An idle worker is alive: it must not lose its place for not polling.
             with self.kafka._subscription.fetch_context():
-                await asyncio.sleep(poll_ms / 1_000)
-            return {}, active
-        records = await self._getmany(active, min(poll_ms / 1_000, timeout))
-        return {tp: run for tp, fetched in records.items() if (run := self._tagged(tp, fetched)) is not None}, active
+                await asyncio.sleep((WAITING_MS if waiting else POLL_WHILE_BUFFERED_MS) / 1_000)
+        runs = ((tp, self._tagged(tp, records.get(tp, []))) for tp in (*waiting, *records))
+        return {tp: run for tp, run in runs if run is not None}, active
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[Any, list[Any]]:
         try:
@@ -170,10 +179,20 @@ class Consumer(stock.Consumer):
 
     def _tagged(self, tp: TopicPartition, records: list[Any]) -> Run | None:
         claim = self._open.get(tp)
-        if claim is None or not records:
+        if claim is None:
+            return None
+        records = self._alignment.turn(tp, records, self._behind(tp))
+        if not records:
             return None
         self._handed[tp] = records[-1].offset + 1
         return Run(tp.topic, tp.partition, claim, records)
+
+    def _behind(self, tp: TopicPartition) -> Iterator[tuple[TopicPartition, int]]:
+        """The task's other partitions with records that are not applied yet, and the time of the last one that is."""
+        for topic, (position, last_ms) in self.wiring.processor.reached(tp.partition).items():
+            other = TopicPartition(topic, tp.partition)
+            if other != tp and other in self._open and not self.caught_up(other, position):
+                yield other, last_ms
 
     def _to_message(self, tp: TP, record: Run) -> ConsumerMessage:
         return message_of(tp, record, self.app.consumer_generation_id)
@@ -201,7 +220,9 @@ class Consumer(stock.Consumer):
 
     def caught_up(self, tp: TopicPartition, position: int) -> bool:
         """Whether `position` is the end of what may be read, and nothing fetched is still on its way to the task."""
-        if tp not in self._open or self._handed.get(tp, 0) > position or tp in self.kafka._fetcher._records:
+        if tp not in self._open or self._handed.get(tp, 0) > position or tp in self._alignment:
+            return False
+        if tp in self.kafka._fetcher._records:
             return False
         state = self.kafka._subscription.subscription.assignment.state_value(tp)
         end = state.lso if state.lso is not None and state.lso >= 0 else state.highwater

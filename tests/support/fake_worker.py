@@ -85,6 +85,9 @@ class FakeProcessor:
         task = self.tasks.get(partition)
         return task.claim if task else None
 
+    def reached(self, partition: int) -> dict[str, tuple[int, int]]:
+        return {}
+
     async def apply(self, run: Run) -> None:
         await asyncio.sleep(random.random() * self.trouble.get("apply_s", 0.0))
         task = self.tasks.get(run.partition)

@@ -243,7 +243,7 @@ class Producer:
 
 
 def log_of(producer: Producer, timeout_ms: int = 500) -> KafkaLog:
-    app: Any = SimpleNamespace(producer=producer, consumer=None)
+    app: Any = SimpleNamespace(producer=producer, consumer=None, conf=SimpleNamespace(id="test"))
     return KafkaLog(app, inputs=[CART.topic], timeout_ms=timeout_ms)
 
 
