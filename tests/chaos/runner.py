@@ -17,7 +17,6 @@ from tests.chaos.stage import Stage, guarantee_settings
 from tests.support.brokers import Brokers, Names
 from tests.support.exact import Findings, hold_against_fold
 from tests.support.fold import fold
-from tests.support.history import STEPS
 
 LINES_MAX = 20
 
@@ -80,8 +79,8 @@ def _play(run: Run, scenario: Scenario, brokers: Brokers, folder: Path, stack: E
     if scenario.needs == "kafka on a disk":
         brokers = stack.enter_context(kafka_in(disk_folder / "stack"))
     ground = Ground(brokers, disk_folder if scenario.needs == "redis on a disk" else folder, stack)
-    settings = guarantee_settings(run.guarantee) | dict(scenario.settings)
-    stage = Stage(ground, Names.fresh(), folder, stack, seed=run.seed, **settings)
+    settings = guarantee_settings(run.guarantee)
+    stage = Stage(ground, Names.fresh(), folder, stack, seed=run.seed, live=scenario.live, **settings)
     if scenario.needs:
         stage.disk = disk
     try:
@@ -99,7 +98,8 @@ def _play(run: Run, scenario: Scenario, brokers: Brokers, folder: Path, stack: E
 
 def judge(run: Run, stage: Stage) -> None:
     """Hold what is there against the fold."""
-    policy = {"lateness_ms": stage.deployment.settings.lateness_ms, "steps": STEPS}
+    settings = stage.deployment.settings
+    policy = {"lateness_ms": settings.lateness_ms, "steps": settings.cart_steps}
     findings = hold_against_fold(stage.deployment, policy, read_committed=run.guarantee == "exactly_once")
     verdict = findings.verdict
     run.triggers = len(findings.result.triggers)

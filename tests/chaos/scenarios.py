@@ -1,8 +1,8 @@
 """The scenarios as data: what befalls the workers, and on what ground."""
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -21,7 +21,10 @@ TAIL_BYTES_MAX = 300_000
 
 @dataclass(frozen=True)
 class Scenario:
-    """play: what befalls so many workers in so many rounds. needs: "redis on a disk" or "kafka on a disk", or none."""
+    """play: what befalls so many workers in so many rounds. needs: "redis on a disk", "kafka on a disk" or none.
+
+    live: the records happen when they are sent, see Stage.
+    """
 
     name: str
     claim: str
@@ -29,7 +32,7 @@ class Scenario:
     rounds: int
     workers: int = 2
     needs: str = ""
-    settings: Mapping[str, str] = field(default_factory=dict)
+    live: bool = False
 
 
 def kill_storm(stage: Stage, rounds: int) -> None:
@@ -296,4 +299,9 @@ SCENARIOS = (
     Scenario("redis-disk", "full disk under Redis", redis_disk_full, 3, needs="redis on a disk"),
     Scenario("kafka-disk", "full disk under Kafka", kafka_disk_full, 2, needs="kafka on a disk"),
     Scenario("slow", "slow and frozen Redis", slow_redis, 2),
+    Scenario("live-kills", "kill -9 storm, live: silence is punctuated", kill_storm, 4, live=True),
+    Scenario("live-zombies", "SIGSTOP and SIGCONT, live", zombies, 3, live=True),
+    Scenario("live-broker", "broker killed and frozen, live", broker_killed, 2, live=True),
+    Scenario("live-failover", "failover to a stale replica, live", stale_failover, 3, live=True),
+    Scenario("live-flush", "FLUSHALL and a rebuild, live", everything_flushed, 2, live=True),
 )

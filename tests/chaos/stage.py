@@ -9,7 +9,7 @@ from random import Random
 from threading import Event, Thread
 from typing import Any
 
-from streams.producer.plan import Planned, plan
+from streams.producer.plan import Planned, Script, plan
 from tests.chaos.ground import Disk, Ground
 from tests.support.brokers import Names
 from tests.support.history import harsh_script
@@ -24,24 +24,33 @@ STOPPED_WITHIN_S = 10
 QUICK: Mapping[str, str] = {"COMMIT_INTERVAL": "100ms", "RUN_RECORDS_MAX": "100", "DIRTY_CUSTOMERS_MAX": "50"}
 """Many small commits, so that a fault hits one."""
 TRANSACTIONS: Mapping[str, str] = {"PROCESSING_GUARANTEE": "exactly_once", "RUN_RECORDS_MAX": "100"}
+LIVE_STEPS = (("3s", 3_000), ("8s", 8_000), ("20s", 20_000))
+LIVE: Mapping[str, str] = {
+    "PUNCTUATION": "on",
+    "TOPIC_TIMESTAMPS": "LogAppendTime",
+    "CART_STEPS": ",".join(name for name, _ in LIVE_STEPS),
+    "LATENESS": "1s",
+}
+"""Kafka's clock counts, silence is punctuated, carts are abandoned within seconds."""
+LIVE_PER_S = 250
 
 
 class Stage:
     """A deployment, its crew of workers, and the records that flow until `finish`.
 
-    5 % of the records are rubbish, 2 % duplicates, 5 % out of order. All choices come from the seed. `faults` counts
+    5 % of the records are rubbish, 2 % duplicates, 5 % out of order. All choices come from the seed. Live: they happen
+    when they are sent; else they tell of days, at a steady rate, and no silence is punctuated. `faults` counts
     what was done; `catch_up_s` holds for each time the seconds until everything that had arrived by then was committed:
     by the time of a kill, a freeze, a joining or leaving; of an outage, by its end.
     """
 
     def __init__(
-        self, ground: Ground, names: Names, folder: Path, stack: ExitStack, *, seed: int, **settings: str
+        self, ground: Ground, names: Names, folder: Path, stack: ExitStack, *, seed: int, live: bool, **settings: str
     ) -> None:
         self.ground, self.stack, self.folder = ground, stack, folder
-        self.rng, self.seed = Random(seed), seed
-        self.deployment = Deployment(
-            ground, names, folder, REDIS_URL=ground.gate.url, **{"PARTITIONS": str(PARTITIONS)} | settings
-        )
+        self.rng, self.seed, self.live = Random(seed), seed, live
+        own = {"PARTITIONS": str(PARTITIONS), "REDIS_URL": ground.gate.url} | dict(LIVE if live else {}) | settings
+        self.deployment = Deployment(ground, names, folder, **own)
         stack.callback(self.deployment.close)
         self.disk: Disk
         """That fills, where the scenario needs one."""
@@ -57,23 +66,38 @@ class Stage:
 
     # ------------------------------------------------------------------ the flow
 
-    def open(self, workers: int, per_s: float = PER_S) -> None:
+    def open(self, workers: int) -> None:
         """Start so many workers, and the flow."""
         for _ in range(workers):
             self.hire()
         self.deployment.wait_shared(*self.crew)
-        self._begun, self._per_s = time.monotonic(), per_s
-        self._flow = self.deployment.load_meanwhile(self._records(), per_s)
+        self._begun = time.monotonic()
+        self._flow = self.deployment.load_meanwhile(self._records(), 0 if self.live else PER_S)
         self.deployment.wait("the first records", lambda: self.deployment.records_read().total() > 0)
 
     def _records(self) -> Iterator[Planned]:
-        script = harsh_script(self.seed, RECORDS_MAX, duration_ms=10 * 86_400_000, dirty=0.05, out_of_order=0.05)
-        for record in plan(script):
+        for record in plan(self._script()):
             if self._enough.is_set():
                 return
             self.labels[record.label.partition(":")[0] or "plain"] += 1
             yield record
         raise AssertionError(f"the flow ended by itself after {RECORDS_MAX} records")
+
+    def _script(self) -> Script:
+        """Of ten days, or of the next ten minutes."""
+        if not self.live:
+            return harsh_script(self.seed, RECORDS_MAX, duration_ms=10 * 86_400_000, dirty=0.05)
+        return harsh_script(
+            self.seed,
+            events=None,
+            shoppers=2_000,
+            start_ms=int(time.time() * 1_000),
+            duration_ms=600_000,
+            records_per_s=LIVE_PER_S,
+            steps=LIVE_STEPS,
+            lateness_ms=self.deployment.settings.lateness_ms,
+            dirty=0.05,
+        )
 
     def finish(self) -> None:
         """End the flow, let everything be read in peace, and stop the workers."""
@@ -81,14 +105,32 @@ class Stage:
         assert self._flow is not None
         self._flow.join()
         self.deployment.wait("everything is read", self._all_read, 180)
+        self.deployment.wait("the group shares the tasks", self._shared, 180)
+        if not self.live:
+            self.deployment.wait("all offsets are committed", self._all_committed)
         for worker in list(self.crew):
             assert self.leave(worker) < STOPPED_WITHIN_S, f"worker {worker.number} took long to stop"
-        committed, loaded = self.deployment.committed(), self.deployment.loaded
-        assert committed == loaded, f"committed {committed} of {loaded}"
+        if self.live:
+            self._read_punctuation()
+        assert self._all_committed(), "offsets that were not committed before workers stopped"
+
+    def _read_punctuation(self) -> None:
+        """Let a last worker read what those before it punctuated, without adding to it."""
+        last = self.hire(PUNCTUATION="off")
+        self.deployment.wait("the last punctuation is read", self._all_committed)
+        assert self.leave(last) < STOPPED_WITHIN_S
 
     def _all_read(self) -> bool:
         self.tend()
         return self.deployment.records_read() == self.deployment.loaded
+
+    def _all_committed(self) -> bool:
+        return self.deployment.committed_places() == self.deployment.input_ends()
+
+    def _shared(self) -> bool:
+        self.tend()
+        parts = [worker.assigned for worker in self.crew]
+        return sorted(task for part in parts for task in part) == list(range(PARTITIONS))
 
     def lull(self, least_s: float = 1.0, most_s: float = 3.0) -> None:
         """Let records flow for a while."""
@@ -149,7 +191,8 @@ class Stage:
 
     def catch_up(self, what: str) -> None:
         """Wait until everything that has arrived by now, or would have if Kafka had been there, is committed."""
-        target, due = Counter(self.deployment.loaded), (time.monotonic() - self._begun) * self._per_s
+        target = Counter(self.deployment.loaded)
+        due = 0 if self.live else (time.monotonic() - self._begun) * PER_S
 
         def caught_up() -> bool:
             self.tend()

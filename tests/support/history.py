@@ -24,13 +24,13 @@ CART_POLICY = CartPolicy(
 )
 
 
-def harsh_script(seed: int, events: int, **changes: Any) -> Script:
+def harsh_script(seed: int, events: int | None, **changes: Any) -> Script:
     """A history of two days of nothing but difficult carts, dirt, duplicates and disorder."""
     values: dict[str, Any] = {
         "seed": seed,
         "events": events,
         "stories": HARSH,
-        "shoppers": max(40, events // 20),
+        "shoppers": max(40, (events or 0) // 20),
         "duration_ms": 2 * 86_400_000,
         "dirty": 0.01,
         "duplicates": 0.02,

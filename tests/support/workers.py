@@ -29,7 +29,9 @@ from streams.settings import Settings
 from streams.stores.keys import TaskKeys, partition_of
 from tests.support.brokers import Brokers, Names
 
-SLICE_RECORDS = 1_000
+ROOT = str(Path(__file__).parents[2])
+"""Where the modules of other versions are found, from whatever folder."""
+SLICE_RECORDS, LIVE_SLICE_RECORDS = 1_000, 20
 BATCH_BYTES_MAX = 900_000
 POLL_S = 0.05
 STOP_WITHIN_S = 10
@@ -47,7 +49,7 @@ class WorkerProcess:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", module, str(os.getpid())],
                 cwd=folder,
-                env=environ | settings.environ(),
+                env=environ | {"PYTHONPATH": ROOT} | settings.environ(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -189,7 +191,10 @@ class Deployment:
     # ------------------------------------------------------------------ history
 
     def load(self, records: Iterable[Planned], per_s: float | None = None) -> float:
-        """Append records with the time of their sending, keyless ones anywhere; returns the seconds it took."""
+        """Append records with the time of their sending, keyless ones anywhere; returns the seconds it took.
+
+        per_s 0: each when its time has come, by the clock.
+        """
         begun = time.monotonic()
         asyncio.run(self._load(records, per_s))
         return time.monotonic() - begun
@@ -212,12 +217,14 @@ class Deployment:
             bootstrap_servers=self.brokers.bootstrap, enable_idempotence=True, max_batch_size=BATCH_BYTES_MAX
         ) as producer:
             begun, sent, rest = time.monotonic(), 0, iter(records)
-            size = SLICE_RECORDS if per_s is None else max(1, int(per_s / 10))
+            size = SLICE_RECORDS if per_s is None else max(LIVE_SLICE_RECORDS, int(per_s / 10))
             while part := list(islice(rest, size)):
+                if per_s == 0:
+                    await asyncio.sleep(max(0.0, part[-1].send_ms / 1_000 - time.time()))
                 places = await self._send(producer, part)
                 self.loaded.update(places)
                 sent += len(part)
-                if per_s is not None:
+                if per_s:
                     await asyncio.sleep(max(0.0, begun + sent / per_s - time.monotonic()))
 
     async def _send(self, producer: Any, records: Iterable[Planned]) -> Counter[int]:
@@ -259,10 +266,10 @@ class Deployment:
         return {task: unpack_book(meta) for task, meta in enumerate(metas) if meta is not None}
 
     def records_read(self) -> Counter[int]:
-        """How many records each task has accounted for."""
+        """How many records each task has accounted for, but for punctuation."""
         return Counter(
             {
-                task: sum(sum(topic.account().values()) for topic in book.topics.values())
+                task: sum(sum(topic.account().values()) - topic.account()["control"] for topic in book.topics.values())
                 for task, book in self.books().items()
             }
         )
@@ -314,6 +321,14 @@ class Deployment:
         inputs = {topic_name(self.names.topic_prefix, suffix) for suffix in INPUT_TOPICS}
         assert {place.topic for place in offsets} <= inputs
         return {(place.topic, place.partition): offset.offset for place, offset in offsets.items()}
+
+    def input_ends(self) -> dict[tuple[str, int], int]:
+        """(topic, partition) -> log end, of all input topics."""
+        return {
+            (topic_name(self.names.topic_prefix, suffix), partition): end
+            for suffix in INPUT_TOPICS
+            for partition, end in self.ends(suffix).items()
+        }
 
     def ends(self, suffix: str) -> dict[int, int]:
         """Partition -> log end of a topic."""
