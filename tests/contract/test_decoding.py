@@ -65,6 +65,7 @@ def test_an_accepted_record_is_the_event() -> None:
         ("NotJson", encoded() + b"x"),
         ("NotJson", b"\xef\xbb\xbf" + encoded()),
         ("NotJson", encoded().replace(b"Mug", b"\xff")),
+        ("NotJson", encoded(zz="?").replace(b"?", b"\xff")),
         ("NotJson", encoded(sentiment=float("nan"))),
         ("NotJson", encoded(zz=float("inf"))),
         ("NotJson", encoded().replace(b"Mug", b"\\ud800 alone")),

@@ -200,6 +200,18 @@ def test_a_repeated_order_moves_its_count_and_weight_to_the_earlier_time() -> No
     assert sum(fact[3] for fact in repeated.facts("order")) == 1
 
 
+def test_a_repeated_order_moves_the_window_of_its_channel_on() -> None:
+    """Of 16 half-lives the newest window is kept and the one before; a repeat is an event as any other in that."""
+    window_ms = 16 * 7 * DAY_MS
+    early, late = 180 * window_ms - 1, 180 * window_ms
+    one, other = Shopper(), Shopper()
+    for shopper, times in ((one, (early, late)), (other, (late, early))):
+        for at_ms in times:
+            shopper.does("order_completed", at_ms)
+    assert one.packed() == other.packed()
+    assert one.view()["channels"]["cart"]["window"] == 180
+
+
 def test_only_an_applied_order_calls_for_a_score_record() -> None:
     """A cancellation, a refund and a repeat do not."""
     shopper = Shopper()
