@@ -3,7 +3,9 @@
 import os
 import signal
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
+
+from faust.types import TP
 
 from models.topics import INPUT_TOPICS, TOPICS, topic_name
 from streams.agents import register_agents
@@ -14,8 +16,12 @@ from streams.settings import Settings, redis_options
 from streams.stores.redis import RedisStore
 from streams.stores.table import Table
 from streams.transport.application import App, faust_app
+from streams.transport.consumer import Consumer
 from streams.transport.log import KafkaLog
 from streams.transport.wiring import Wiring
+from streams.web.exposition import Exposition
+from streams.web.health import HealthServer
+from streams.web.readiness import Readiness
 
 
 def wire(app: App, settings: Settings, processor: Processor, prepare: Callable[[], Awaitable[None]]) -> None:
@@ -53,10 +59,28 @@ def create_app(settings: Settings) -> App:
     processor = Processor(store=store, log=log, clock=SystemClock(), plan=plan)
     wire(app, settings, processor, store.check)
     add_customers_table(app, settings, processor)
+    app.front = (health_server(app, settings, processor),)
     if settings.failpoint is not None:
         processor.before_step = failpoint(settings.failpoint)
     app.on_before_shutdown.connect(_closing(log, store))
     return app
+
+
+def health_server(app: App, settings: Settings, processor: Processor) -> HealthServer:
+    """Return what answers health checks and serves the counters of this worker."""
+
+    def owned() -> frozenset[int]:
+        return app.tables.owned
+
+    def opened() -> frozenset[int]:
+        return cast(Consumer, app.consumer).opened
+
+    def end(topic: str, task: int) -> int:
+        return cast(Consumer, app.consumer).highwater(TP(topic, task)) if task in opened() else 0
+
+    readiness = Readiness(processor, owned=owned, opened=opened, failed=lambda: app.failure)
+    exposition = Exposition(processor, owned=owned, end=end)
+    return HealthServer(readiness, exposition, host=settings.web_host, port=settings.web_port)
 
 
 def add_customers_table(app: App, settings: Settings, processor: Processor) -> None:

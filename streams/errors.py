@@ -9,7 +9,7 @@ PulselineError
 │   ├── InvalidSettings     a setting is unknown, malformed or contradicts another -> correct it
 │   ├── AccessDenied        Kafka or Redis does not let us in, or not do this -> credentials, certificates, ACLs
 │   ├── DeploymentMismatch  the state belongs to another deployment -> its partitions and topics, or another APP_ID
-│   ├── StateLost           Kafka has offsets, Redis no state -> restore Redis, or `pulseline worker --rebuild on`
+│   ├── StateLost           Kafka has offsets, Redis no state -> restore Redis, or `pulseline rebuild`
 │   ├── OffsetsLost         Redis has state, Kafka no offsets -> start once with PROCESSING_GUARANTEE=at_least_once
 │   ├── StateGap            the log starts after the stored position -> a newer backup, or ON_GAP=continue
 │   ├── LogMismatch         the log is not the one the state was made from -> check KAFKA_BOOTSTRAP and topics
@@ -23,6 +23,7 @@ PulselineError
 ├── NotDelivered            events the SDK could not deliver (streams.producer) -> send those it lists again
 ├── StackProblem            the local stack cannot come up (streams.stack) -> the message says what is missing
 ├── DemoProblem             the demo cannot run or did not show what it should (streams.cli) -> its table says what
+├── OfflineProblem          a command that needs a deployment to stand still refuses (streams.cli) -> as it says
 └── Unknown                 no such customer or trigger (streams.cli)
 """
 

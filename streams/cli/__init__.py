@@ -26,6 +26,7 @@ COMMANDS = {
     "topics": ("streams.cli.topics", "topics", "Create the topics, or compare them with the registry."),
     "stack": ("streams.stack.cli", "stack_group", "Kafka and Redis on this machine."),
     "rebuild": ("streams.cli.rebuild", "rebuild", "Fold the retained log again, where the state is lost."),
+    "repartition": ("streams.cli.repartition", "repartition", "Give a deployment more tasks."),
     "upgrade": ("streams.cli.upgrade", "upgrade", "Say in which schema state is written, and raise it."),
     "health": ("streams.cli.health", "health", "Say whether a worker of this machine is at work."),
     "config": ("streams.cli.config", "config", "Show every setting and where it comes from."),

@@ -67,8 +67,8 @@ Input = dict[int, dict[str, Partition]]
 """Task -> topic -> its partition."""
 
 
-def read_input(settings: Settings) -> Input:
-    """All partitions of all input topics."""
+def read_input(settings: Settings, tasks: int | None = None) -> Input:
+    """All partitions of all input topics; TopicProblem where there are more than tasks (PARTITIONS, unless given)."""
     with admin_of(settings) as admin:
         offsets = admin.list_group_offsets([settings.app_id])[settings.app_id]
     with consumer_of(settings) as consumer:
@@ -77,7 +77,7 @@ def read_input(settings: Settings) -> Input:
         oldest = consumer.offsets_for_times(dict.fromkeys(places, 0))
     found: Input = {}
     for place in places:
-        if place.partition >= settings.partitions:
+        if place.partition >= (tasks or settings.partitions):
             raise TopicProblem(
                 f"{place.topic} has more partitions than PULSELINE_PARTITIONS={settings.partitions}: see `pulseline "
                 "topics check`"

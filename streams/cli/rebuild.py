@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from secrets import token_hex
@@ -10,14 +11,16 @@ from typing import Any, cast
 
 import click
 import msgspec
+from kafka import TopicPartition
 
-from models.topics import topic_name
+from models.topics import INPUT_TOPICS, topic_name
 from streams.cli.ask import moment
+from streams.cli.bulk import partition_for
 from streams.cli.offline import Input, OfflineProblem, agree, commit_for, read_books, read_input, require_idle
 from streams.cli.options import SettingsCommand, takes_settings
 from streams.cli.progress import Waiting
 from streams.cli.state import forget_app, redis_of
-from streams.cli.tail import read_through
+from streams.cli.tail import consumer_of, read_through
 from streams.engagement.metric_memory import remembered
 from streams.processing.book import Book, TopicBook
 from streams.processing.metrics_publisher import HOLD_FIELD, WATERMARKS_FIELD, Hold
@@ -27,6 +30,8 @@ from streams.stores import keys
 from streams.stores.redis import RedisStore
 
 METRICS = "metrics.v1"
+LOOKED_AT = 200
+"""Of the oldest records of a partition, to see whether their customers belong there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,35 @@ def find_loss(settings: Settings, *, discard: bool) -> Loss:
                     "belongs to another log. Check KAFKA_BOOTSTRAP and TOPIC_PREFIX; if the topics are new, take "
                     f"another APP_ID, or delete the offsets of the group {settings.app_id}"
                 )
+    require_in_place(settings, lost)
     return Loss(found, kept, lost)
+
+
+def require_in_place(settings: Settings, lost: Collection[int]) -> None:
+    """OfflineProblem where the oldest records are of customers of other tasks, as after `pulseline repartition`."""
+    left = Counter(
+        {
+            TopicPartition(topic_name(settings.topic_prefix, suffix), task): LOOKED_AT
+            for suffix in INPUT_TOPICS
+            for task in lost
+        }
+    )
+    with consumer_of(settings) as consumer:
+        consumer.assign(list(left))
+        consumer.seek_to_beginning()
+        ends = consumer.end_offsets(list(left))
+        while places := [
+            place for place, number in left.items() if number > 0 and consumer.position(place) < ends[place]
+        ]:
+            consumer.pause(*(left.keys() - places))
+            for place, records in consumer.poll(timeout_ms=500, max_records=LOOKED_AT).items():
+                left[place] -= len(records)
+                for record in records:
+                    if record.key is not None and partition_for(record, 0, settings.partitions) != place.partition:
+                        raise OfflineProblem(
+                            f"{place.topic}[{place.partition}] still holds records of customers who belong to other "
+                            "tasks, from before a repartition: a rebuild would tear them in two. Restore a backup"
+                        )
 
 
 def described(settings: Settings, loss: Loss) -> Iterator[str]:

@@ -6,6 +6,8 @@ from streams.engagement.snapshot import SCHEMA
 from streams.errors import DeploymentMismatch, NewerSchema
 
 SCHEMA_FIELD = "schema"
+GROWING_FIELD = "growing"
+"""How many tasks there will be, while the number is changed."""
 FIRST_SCHEMA = 1
 """Of a deployment that was stored before it told its schema."""
 
@@ -27,6 +29,8 @@ def settled(stored: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, s
 
 def compare(stored: Mapping[str, str], wanted: Mapping[str, str]) -> None:
     """Raise DeploymentMismatch where what is stored was made otherwise than is wanted."""
+    if GROWING_FIELD in stored:
+        raise DeploymentMismatch(f"`pulseline repartition --to {stored[GROWING_FIELD]}` did not end: run it again")
     for name, there in stored.items():
         if name == SCHEMA_FIELD:
             continue

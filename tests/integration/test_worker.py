@@ -40,6 +40,7 @@ class Shop:
             "PULSELINE_PARTITIONS": str(PARTITIONS),
             "PULSELINE_SESSION_TIMEOUT": "3s",
             "PULSELINE_COMMIT_INTERVAL": "200ms",
+            "PULSELINE_WEB_PORT": "0",
         }
         tasks = [names.topic(suffix) for suffix, topic in TOPICS.items() if topic.partitions == "tasks"]
         create_topics(brokers.bootstrap, *tasks, partitions=PARTITIONS)
