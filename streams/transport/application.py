@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import traceback
+from collections.abc import Iterable
 from threading import Timer
 from typing import Any, NoReturn
 
@@ -32,6 +33,11 @@ class BootStrategy(faust.app.BootStrategy):
     """Never Faust's own web server: it binds every interface and serves tables."""
 
     enable_web = False
+    app: "App"
+
+    def sensors(self) -> Iterable[Any]:
+        """What starts first and stops last: the app's own services come even before."""
+        return [*self.app.front, *super().sensors()]
 
 
 class Worker(FaustWorker):
@@ -94,6 +100,8 @@ class App(faust.App):
     mundane_level = "debug"
     tables: TableManager
     wiring: Wiring
+    front: tuple[Any, ...] = ()
+    """Services that answer also while Kafka is waited for; set before the app starts."""
     process: Worker | None = None
     failure: Exception | None = None
     BootStrategy = BootStrategy
