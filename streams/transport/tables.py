@@ -7,6 +7,7 @@ offsets of its state. Revoked: closed, committed, forgotten. Fenced: closed, and
 import asyncio
 from collections import defaultdict
 from collections.abc import Collection
+from contextlib import suppress
 from time import monotonic
 from typing import Any, cast
 
@@ -35,6 +36,7 @@ class TableManager(stock.TableManager):
         self._owned: frozenset[int] = frozenset()
         self._claiming: dict[int, asyncio.Task[None]] = {}
         self._completed = asyncio.Event()
+        self._releasing = asyncio.Lock()
 
     @property
     def wiring(self) -> Wiring:
@@ -96,11 +98,12 @@ class TableManager(stock.TableManager):
         """Close the tasks; commit what they hold unless the group gave them to others already; forget them."""
         self._owned = frozenset()
         self.consumer.close_tasks()
-        await self._stop_claiming()
-        if lost:
-            self.wiring.processor.forget(partitions)
-        else:
-            await self.wiring.processor.release(partitions, self.wiring.revoke_deadline_ms)
+        async with self._releasing:
+            await self._stop_claiming()
+            if lost:
+                self.wiring.processor.forget(partitions)
+            else:
+                await self.wiring.processor.release(partitions, self.wiring.revoke_deadline_ms)
 
     async def _stop_claiming(self) -> None:
         claims, self._claiming = list(self._claiming.values()), {}
@@ -187,6 +190,10 @@ class TableManager(stock.TableManager):
         self.consumer.close_tasks()
         await self.app._fetcher.stop()
         await self._stop_claiming()
+        with suppress(TimeoutError):
+            # A rebalance that came first may be at the last commits of what it took away.
+            async with asyncio.timeout(wiring.stop_deadline_ms / 1_000), self._releasing:
+                pass
         await wiring.processor.release(owned, wiring.stop_deadline_ms)
         await wiring.processor.stop()
         for table in self.values():

@@ -3,8 +3,9 @@
 import asyncio
 import json
 import logging
+from collections.abc import Collection
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiokafka import TopicPartition
@@ -326,6 +327,47 @@ async def test_topics_must_exist_with_their_partitions() -> None:
     manager.wiring.topics = {"b": 4}
     with pytest.raises(TopicProblem, match="topic b does not exist"):
         await manager._require_topics()
+
+
+class Releasing:
+    """A processor whose last commits end when they are let; `done` lists what it was asked for, in order."""
+
+    def __init__(self) -> None:
+        self.may_end = asyncio.Event()
+        self.done: list[str] = []
+
+    async def release(self, partitions: Collection[int], deadline_ms: int) -> None:
+        if partitions:
+            await self.may_end.wait()
+        self.done.append(f"released {sorted(partitions)}")
+
+    async def stop(self) -> None:
+        self.done.append("stopped")
+
+
+@pytest.mark.parametrize("in_time", [True, False])
+async def test_stopping_waits_for_the_last_commits_of_a_revocation(in_time: bool) -> None:
+    """Else the tasks would be forgotten between EXEC and offsets; but it waits no longer than it may."""
+
+    async def nothing() -> None:
+        return None
+
+    manager, processor = table_manager(("a",)), Releasing()
+    manager.__post_init__()
+    manager.data = {}
+    manager.app.consumer = SimpleNamespace(close_tasks=lambda: None)
+    manager.app._fetcher = SimpleNamespace(stop=nothing)
+    manager.wiring.processor, manager.wiring.shutdown_timeout_ms = cast(Any, processor), 60_000 if in_time else 50
+    revoking = asyncio.create_task(manager.revoke({0, 1}, lost=False))
+    await asyncio.sleep(0)
+    stopping = asyncio.create_task(manager.on_stop())
+    await asyncio.sleep(0.1)
+    assert processor.done == ([] if in_time else ["released []", "stopped"])
+    processor.may_end.set()
+    await asyncio.gather(revoking, stopping)
+    assert processor.done == (
+        ["released [0, 1]", "released []", "stopped"] if in_time else ["released []", "stopped", "released [0, 1]"]
+    )
 
 
 # ---------------------------------------------------------------------- logs
