@@ -65,6 +65,12 @@ def test_what_is_later_still_is_left_out() -> None:
     assert very_late == told([T + 35 * DAY_MS])
 
 
+def test_what_is_just_as_late_as_may_be_counts() -> None:
+    """Exactly 40 hours in the windows of hours, exactly 34 days in those of days."""
+    assert told([T + 40 * HOUR_MS, T])["24h", T + HOUR_MS] == 1
+    assert told([T + 34 * DAY_MS, T])["30d", T + DAY_MS] == 1
+
+
 def test_a_second_event_of_the_same_hour_tells_nothing() -> None:
     """What is covered already is no news."""
     facts: list[tuple[Any, ...]] = []
