@@ -149,11 +149,11 @@ def test_a_lost_state_is_rebuilt(brokers: Brokers, names: Names, tmp_path: Path)
         deployment.wait_read()
         wait_told(deployment)
         refused = command(deployment, "rebuild", "--yes")
-        assert (refused.exit_code, "active worker" in refused.output) == (1, True)
+        assert (refused.exit_code, "active worker" in refused.output) == (1, True), refused.output
         stopped(deployment)
         told = newest(deployment)
         untouched = command(deployment, "rebuild")
-        assert (untouched.exit_code, "Nothing is lost: 2 of 2" in untouched.output) == (0, True)
+        assert (untouched.exit_code, "Nothing is lost: 2 of 2" in untouched.output) == (0, True), untouched.output
 
         with redis.Redis.from_url(server.url) as client:
             client.flushall()
@@ -165,7 +165,7 @@ def test_a_lost_state_is_rebuilt(brokers: Brokers, names: Names, tmp_path: Path)
                 True,
             )
             unasked = command(deployment, "rebuild")
-            assert (unasked.exit_code, "nothing was changed" in unasked.output) == (1, True)
+            assert (unasked.exit_code, "nothing was changed" in unasked.output) == (1, True), unasked.output
             assert client.dbsize() == 1  # the deployment, by the worker
             rebuilt(deployment, "2 of 2 tasks", told)
             assert newest(deployment) == told
