@@ -5,6 +5,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements/dev.lock
+AUDIT := .cache/audit
 PACKAGES := $(VENV)/.packages
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
@@ -77,6 +78,15 @@ compiled: env ## compile the core to C (a minute or two, needs a C compiler): th
 		|| { echo "the compiled core does not do what its source does" >&2; exit 1; }
 	@echo "Run it so: PYTHONSAFEPATH=1 PYTHONPATH=$(abspath $(COMPILED)) $(BIN)/pulseline worker"
 
+.PHONY: audit
+audit: $(AUDIT)/.installed ## compare the locked packages with the published advisories (nobody to ask is no all-clear)
+	@$(AUDIT)/bin/python .ci/audit.py
+
+$(AUDIT)/.installed: requirements/audit.lock
+	@$(PYTHON) -m venv --clear $(AUDIT)
+	@$(AUDIT)/bin/python -m pip --disable-pip-version-check --no-input install --quiet --require-hashes -r $<
+	@touch $@
+
 .PHONY: stack-up
 stack-up: env ## bring Kafka and Redis up (.pulseline/stack.json says where) and create the topics
 	@$(BIN)/pulseline stack up
@@ -109,8 +119,9 @@ $(PACKAGES): $(LOCK) requirements/installer.txt
 	&& touch $@
 
 .PHONY: lock
-lock: ## solve the versions of pyproject.toml anew: requirements/dev.lock, and run.lock for the image
+lock: ## solve the versions of pyproject.toml anew: dev.lock, run.lock for the image, and audit.lock for make audit
 	@$(PYTHON) -m venv --clear .cache/uv
 	@.cache/uv/bin/python -m pip --disable-pip-version-check --no-input install --quiet --require-hashes -r requirements/installer.txt
 	@$(SOLVE) --upgrade --extra dev pyproject.toml --output-file $(LOCK)
 	@$(SOLVE) --constraints $(LOCK) pyproject.toml --output-file requirements/run.lock
+	@echo 'pip-audit>=2.9' | $(SOLVE) --upgrade - --output-file requirements/audit.lock

@@ -77,7 +77,7 @@ def _is_unwanted(name: str) -> bool:
 def _called(node: ast.Call) -> list[str]:
     built_in = [f"{node.func.id}()"] if isinstance(node.func, ast.Name) and node.func.id in CALLS else []
     constants = [(each.arg, each.value.value) for each in node.keywords if isinstance(each.value, ast.Constant)]
-    return built_in + [f"{name}={value}" for name, value in constants if (name, value) in KEYWORDS]
+    return built_in + [f"{name}={value!r}" for name, value in constants if (name, value) in KEYWORDS]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
