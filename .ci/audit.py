@@ -1,7 +1,7 @@
 # ruff: noqa: INP001 - a script of its own, not a package
 """Compare the locked packages with the published advisories: what is vulnerable, and what could not be asked about.
 
-Run by `make audit` in pip-audit's own environment. Exit code 0: all were asked about, nothing is known; 1: something is;
+Run by `make audit` in pip-audit's own environment. Exit code 0: all were asked about, nothing is known; 1: something;
 3: of some or all nobody could be asked, which is never reported as clean (pip-audit itself would).
 """
 

@@ -1,4 +1,4 @@
-"""The audit of the locked packages: what is vulnerable is told, what nobody could be asked about is not called clean."""
+"""The audit of the locked packages: what is vulnerable is told, what nobody could be asked about is never clean."""
 
 import importlib.util
 import sys
