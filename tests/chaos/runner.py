@@ -1,6 +1,7 @@
 """Plays one scenario and judges what it left: against the independent fold of the log, and by every output topic."""
 
 import json
+import re
 import shutil
 import tempfile
 import time
@@ -17,8 +18,10 @@ from tests.chaos.stage import Stage, guarantee_settings
 from tests.support.brokers import Brokers, Names
 from tests.support.exact import Findings, hold_against_fold
 from tests.support.fold import fold
+from tests.support.judge import read_topic
 
 LINES_MAX = 20
+CUSTOMERS_MAX = 3
 
 
 @dataclass
@@ -45,6 +48,8 @@ class Run:
     broken: str = ""
     """Why it could not be played to its end, if so."""
     faults_found: list[str] = field(default_factory=list)
+    evidence: list[str] = field(default_factory=list)
+    """Every record of the first customers that came out wrong, in the order of time."""
 
     @property
     def ok(self) -> bool:
@@ -109,6 +114,29 @@ def judge(run: Run, stage: Stage) -> None:
     below = repeated_below_offsets(findings, stage, policy)
     run.repeated_below_offsets = len(below)
     run.faults_found = [*verdict.missing, *verdict.invented, *findings.different, *below][:LINES_MAX]
+    run.evidence = evidence(run, findings, stage)
+
+
+def evidence(run: Run, findings: Findings, stage: Stage) -> list[str]:
+    """What the logs hold of the customers that the faults name."""
+    told = " ".join(run.faults_found)
+    names = [customer for customer in findings.result.customers if re.search(rf"\b{re.escape(customer)}\b", told)]
+    keys = {customer.encode() for customer in names[:CUSTOMERS_MAX]}
+    logs = {(topic, partition): log for (topic, partition), log in findings.inputs.items()}
+    for name in ("scores", "triggers", "outcomes", "rejected"):
+        topic = stage.deployment.names.topic(f"{name}.v1")
+        read = read_topic(stage.ground.bootstrap, topic)
+        logs |= {(topic, partition): log for partition, log in read.items()}
+    lines = [
+        (
+            record.timestamp,
+            f"{record.timestamp} {topic}/{partition}@{record.offset} {(record.value or b'').decode()[:700]}",
+        )
+        for (topic, partition), log in logs.items()
+        for record in log
+        if record.key in keys
+    ]
+    return [line for _, line in sorted(lines)]
 
 
 def repeated_below_offsets(findings: Findings, stage: Stage, policy: dict[str, Any]) -> list[str]:
