@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import click
 
-from streams.settings import Settings, accepts, gather, is_secret, names, read_dotenv
+from streams.settings import PREFIX, Settings, accepts, gather, is_secret, mask, names, read_dotenv
 from streams.stack.state import stack_environ
 
 
@@ -94,6 +94,8 @@ def takes_settings(function: Callable[..., Any]) -> Callable[..., Any]:
 def load(flags: dict[str, str]) -> Settings:
     """The settings of flags, environment, `.env` and the running stack; warnings go to the terminal."""
     settings = Settings.from_sources(sources(flags))
+    if mask(flags.get("REDIS_URL", "")) != flags.get("REDIS_URL", ""):
+        click.echo(f"Warning: any user of this machine can read a command line: use {PREFIX}REDIS_PASSWORD.", err=True)
     for warning in settings.warnings():
         click.echo(f"Warning: {warning}", err=True)
     return settings

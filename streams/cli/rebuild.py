@@ -25,7 +25,7 @@ from streams.engagement.metric_memory import remembered
 from streams.processing.book import Book, TopicBook
 from streams.processing.metrics_publisher import HOLD_FIELD, WATERMARKS_FIELD, Hold
 from streams.processing.ports import Commit
-from streams.settings import Settings
+from streams.settings import Settings, redis_options
 from streams.stores import keys
 from streams.stores.redis import RedisStore
 
@@ -134,7 +134,9 @@ def prepare(settings: Settings, loss: Loss) -> None:
 async def _begin(settings: Settings, loss: Loss) -> None:
     from streams.app import plan_of
 
-    store = RedisStore(settings.redis_url, settings.app_id, timeout_ms=settings.redis_timeout_ms)
+    store = RedisStore(
+        settings.redis_url, settings.app_id, timeout_ms=settings.redis_timeout_ms, **redis_options(settings)
+    )
     try:
         await store.check()
         schema = await store.deployment(plan_of(settings).deployment())

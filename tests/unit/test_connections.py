@@ -187,6 +187,16 @@ def test_a_secret_is_no_flag(name: str) -> None:
     assert "Zebra7" not in refused.output
 
 
+def test_a_password_on_the_command_line_is_warned_of() -> None:
+    """A URL may still hold one; without one, or from the environment, there is nothing to warn of."""
+    url = f"redis://u:{quote(SECRET, safe='')}@cache/0"
+    told = CliRunner().invoke(main, ["config", "--redis-url", url])
+    assert "Warning: any user of this machine can read a command line" in told.output
+    assert not {form for form in written_forms(SECRET) if form in told.output}
+    assert "Warning" not in CliRunner().invoke(main, ["config", "--redis-url", "redis://u@cache/0"]).output
+    assert "Warning" not in CliRunner().invoke(main, ["config"], env={"PULSELINE_REDIS_URL": url}).output
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

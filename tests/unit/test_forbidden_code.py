@@ -1,4 +1,4 @@
-"""Nothing in the code that runs turns bytes into code, starts a shell, or trusts a server unseen."""
+"""Nothing in the code turns bytes into code, starts a shell, trusts a server unseen or connects past the settings."""
 
 import ast
 from collections.abc import Iterator
@@ -32,6 +32,12 @@ KEYWORDS = {
     ("ssl_cert_reqs", None),
     ("ssl_cert_reqs", "none"),
 }
+
+
+CLIENTS = frozenset(
+    {"KafkaConsumer", "KafkaProducer", "KafkaAdminClient", "AIOKafkaConsumer", "AIOKafkaProducer", "EngagementProducer"}
+    | {"RedisStore", "redis.Redis", "redis.Redis.from_url", "load_history", "create_conn"}
+)
 
 
 def dotted(node: ast.AST) -> str:
@@ -84,6 +90,30 @@ def _called(node: ast.Call) -> list[str]:
 def test_no_module_does_what_is_forbidden(path: Path) -> None:
     """No pickle, no evaluation, no shell, no server believed without its certificate."""
     assert forbidden(path.read_text()) == []
+
+
+def unsecured(source: str) -> list[str]:
+    """Clients of Kafka or Redis that are made without options from elsewhere: `Client(..., **options)`."""
+    return [
+        f"{dotted(node.func)} in line {node.lineno}"
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call)
+        if dotted(node.func) in CLIENTS
+        if all(keyword.arg is not None for keyword in node.keywords)
+    ]
+
+
+def test_every_client_is_given_the_credentials() -> None:
+    """No command or worker connects past the settings' users, passwords and certificates."""
+    found = {str(path): unsecured(path.read_text()) for path in MODULES if path.is_relative_to(ROOT / "streams")}
+    assert {path: clients for path, clients in found.items() if clients} == {}
+
+
+def test_a_client_without_credentials_is_found() -> None:
+    """The test above can fail."""
+    assert unsecured("KafkaConsumer(bootstrap_servers=at)")
+    assert unsecured("redis.Redis.from_url(url)")
+    assert not unsecured("RedisStore(url, app_id, **redis_options(settings))")
 
 
 @pytest.mark.parametrize(
