@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 
+from streams.engagement import snapshot
 from streams.engagement.decay import UNITS, DecayedSum
 
 DAY_MS = 86_400_000
@@ -66,5 +67,14 @@ def test_a_moved_weight_leaves_nothing_behind() -> None:
 @pytest.mark.parametrize("amount", [0, -5, 2**62, 2**63, -(2**63) - 1, 2**80])
 def test_packing_keeps_any_amount(amount: int) -> None:
     """Amounts beyond 64 bits, which MessagePack has no integer for, survive too."""
-    unpacked = DecayedSum.unpack(DecayedSum(2 * DAY_MS, 7, amount, -1).pack())
+    packed = DecayedSum(2 * DAY_MS, 7, amount, -1).pack()
+    assert snapshot.unpack(snapshot.pack(packed)) == packed
+    unpacked = DecayedSum.unpack(packed)
     assert (unpacked.half_life_ms, unpacked.window, unpacked.current, unpacked.previous) == (2 * DAY_MS, 7, amount, -1)
+
+
+@pytest.mark.parametrize("amount", [2**63 - 1, -(2**63)])
+def test_an_amount_that_fits_stays_an_integer(amount: int) -> None:
+    """Beside one that does not fit as well: equal sums have one form alone."""
+    assert DecayedSum(2 * DAY_MS, 7, amount, 2**63).pack() == [48, 7, amount, str(2**63)]
+    assert DecayedSum(2 * DAY_MS, 7, -(2**63) - 1, amount).pack() == [48, 7, str(-(2**63) - 1), amount]

@@ -42,6 +42,17 @@ def test_an_id_that_comes_back_after_a_day_is_new() -> None:
         assert memory.pack() == EventMemory.unpack(memory.pack()).pack()
 
 
+def test_what_is_too_old_beside_the_newest_is_not_packed() -> None:
+    """Nor where it was read first and nothing had to be looked for since: equal memories have equal bytes."""
+    packed = []
+    for times in ((NOW, NOW + DAY_MS + 1), (NOW + DAY_MS + 1, NOW)):
+        memory = EventMemory()
+        for time_ms in times:
+            assert memory.admit(f"e{time_ms}", time_ms)
+        packed.append(memory.pack())
+    assert packed[0] == packed[1]
+
+
 def test_the_128_newest_are_known() -> None:
     """One more pushes the oldest out, in order of time; what is older than all of a full memory is not checked."""
     memory = EventMemory()
@@ -85,6 +96,15 @@ def test_memory_survives_months_and_changes_of_its_time_base() -> None:
     packed = memory.pack()
     assert packed is not None
     assert len(packed[1]) == 12  # type: ignore[arg-type]
+
+
+def test_an_id_of_before_the_time_base_of_the_first_is_known() -> None:
+    """The memory of a customer who begins just behind an edge reaches back a day all the same."""
+    edge = (NOW >> 31) + 1 << 31
+    memory = EventMemory()
+    assert memory.admit("newest", edge + HOUR_MS)
+    assert memory.admit("a", edge - HOUR_MS)
+    assert not memory.admit("a", edge - HOUR_MS)
 
 
 def test_a_hash_found_across_two_records_is_no_match(monkeypatch: pytest.MonkeyPatch) -> None:

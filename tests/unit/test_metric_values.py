@@ -65,6 +65,16 @@ def test_average_order_value_is_revenue_over_orders_of_the_window() -> None:
     assert ended(values, "average_order_value", "24h", T0 + DAY_MS, currency="PLN").numerator == 7
 
 
+def test_a_bucket_that_comes_to_nothing_is_no_bucket() -> None:
+    """What was counted and taken back leaves no window to tell of, nor anything in memory."""
+    totals, stored = Totals(), fields(order(T0, 100))
+    for sign in (1, -1):
+        for name, value in stored.items():
+            totals.add(name, sign * value)
+    told = totals.values(dict.fromkeys(ALL, T0 + HOUR_MS), {}, T0 - DAY_MS)
+    assert [value for value in told if value.metric.name == "average_order_value"] == []
+
+
 def test_nothing_to_divide_by_is_null() -> None:
     """A window without orders has the value null, not 0."""
     values = evaluated(fields(order(T0, 100)), T0 + 2 * DAY_MS)

@@ -81,6 +81,18 @@ def test_orders_are_known_for_30_days() -> None:
     assert memory.placed("o", T, 1, "EUR", facts) is None
 
 
+def test_an_order_too_old_beside_the_newest_is_not_kept() -> None:
+    """Whichever is read first; one of exactly 30 d is."""
+    for too_old_ms, known in ((1, 1), (0, 2)):
+        times = (T, T + 30 * DAY_MS + too_old_ms)
+        packed = [
+            after(*(("placed", f"o{time_ms}", time_ms, 1, "EUR") for time_ms in order))[0].pack()
+            for order in (times, times[::-1])
+        ]
+        assert packed[0] == packed[1]
+        assert len(packed[0] or ()) == 1 + known
+
+
 def test_the_memory_is_bounded() -> None:
     """Of more than 128 orders the newest are known."""
     memory, facts = OrderMemory(), list[Fact]()
@@ -97,3 +109,10 @@ def test_packing_keeps_what_is_known() -> None:
     assert OrderMemory.unpack(memory.pack()).orders == memory.orders
     assert OrderMemory().pack() is None
     assert OrderMemory.unpack(None).orders == {}
+
+
+def test_refunds_of_an_order_are_bounded() -> None:
+    """A refund named again and again takes no more room than the largest orders need."""
+    memory, facts = after(PLACED, *(("refunded", "o", T + number, 10**12) for number in range(20)))
+    assert net(facts) == {("EUR", T): (1, 0)}
+    assert memory.pack() == after(PLACED, *(("refunded", "o", T + number, 10**12) for number in range(9, 20)))[0].pack()

@@ -152,6 +152,13 @@ def test_hot_and_cold_are_written_apart() -> None:
         assert (again.profile.hot_dirty, again.profile.cold_dirty) == (False, False)
 
 
+def test_a_click_that_concerns_no_cart_leaves_no_cold_field() -> None:
+    """Text that is no trigger_id is remembered nowhere."""
+    shopper = Shopper()
+    shopper.does("email_link_clicked", T0, trigger_id="none of ours")
+    assert shopper.profile.pack_cold() is None
+
+
 def test_a_new_customer_packs_and_unpacks() -> None:
     """Nothing known, nothing stored, no timer."""
     profile = Profile.unpack(CUSTOMER, None, None)
