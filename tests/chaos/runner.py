@@ -5,8 +5,10 @@ import re
 import shutil
 import tempfile
 import time
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,8 @@ class Run:
     faults_found: list[str] = field(default_factory=list)
     evidence: list[str] = field(default_factory=list)
     """Every record of the first customers that came out wrong, in the order of time."""
+    repeats: dict[str, int] = field(default_factory=dict)
+    """Partition and time of each repetition of a trigger, outcome or cancel, to 100 ms -> how many."""
 
     @property
     def ok(self) -> bool:
@@ -115,6 +119,7 @@ def judge(run: Run, stage: Stage) -> None:
     run.repeated_below_offsets = len(below)
     run.faults_found = [*verdict.missing, *verdict.invented, *findings.different, *below][:LINES_MAX]
     run.evidence = evidence(run, findings, stage)
+    run.repeats = repeats(findings)
 
 
 def evidence(run: Run, findings: Findings, stage: Stage) -> list[str]:
@@ -137,6 +142,21 @@ def evidence(run: Run, findings: Findings, stage: Stage) -> list[str]:
         if record.key in keys
     ]
     return [line for _, line in sorted(lines)]
+
+
+def repeats(findings: Findings) -> dict[str, int]:
+    """When decisions were published again."""
+    found: Counter[str] = Counter()
+    for log in (findings.outputs.triggers, findings.outputs.outcomes):
+        for partition, records in log.items():
+            seen: set[bytes] = set()
+            for record in records:
+                ce_id = dict(record.headers)["ce_id"]
+                if ce_id in seen:
+                    moment = datetime.fromtimestamp(record.timestamp / 1_000, UTC).strftime("%H:%M:%S.%f")[:10]
+                    found[f"task {partition} at {moment}"] += 1
+                seen.add(ce_id)
+    return dict(found)
 
 
 def repeated_below_offsets(findings: Findings, stage: Stage, policy: dict[str, Any]) -> list[str]:
