@@ -1,6 +1,6 @@
 """Carts of one customer: events wait until the watermark has passed them, then fold in the order of their times."""
 
-from bisect import insort
+from bisect import bisect_right
 from operator import itemgetter
 from typing import Any
 
@@ -23,11 +23,13 @@ class CartBook:
     Equal folds give equal packed values: what lies within the lateness may arrive in any order.
     """
 
-    __slots__ = ("_carts", "_early_ms", "_folded", "_room", "_timer_ms", "_waiting", "folded_early")
+    __slots__ = ("_carts", "_early_ms", "_folded", "_room", "_timer_ms", "_waiting", "_weights", "folded_early")
 
     def __init__(self, customer_id: str) -> None:
         self._carts = Carts(customer_id)
         self._waiting: list[Entry] = []
+        self._weights: list[int] = []
+        """Of each event that waits."""
         self._early_ms = -1
         """Newest event folded early: to this customer the watermark has passed everything before it."""
         self._timer_ms: int | None = None
@@ -61,10 +63,11 @@ class CartBook:
         if entry is None:
             return
         self.release(watermark_ms, policy, decided)
-        self._take(entry, watermark_ms, policy, decided)
-        self._room -= weigh_entry(entry) + CART_BYTES + TRIGGER_BYTES * len(policy.steps)
+        weight = weigh_entry(entry)
+        self._take(entry, weight, watermark_ms, policy, decided)
+        self._room -= weight + CART_BYTES + TRIGGER_BYTES * len(policy.steps)
         if self._room < 0:
-            weight = fit(self._carts, self._waiting, lambda: self._fold_early(policy, decided), decided)
+            weight = fit(self._carts, self._waiting, self._weights, lambda: self._fold_early(policy, decided), decided)
             self._room, self._folded = CARTS_BYTES_MAX - weight - self._growth(policy), True
 
     def _growth(self, policy: CartPolicy) -> int:
@@ -73,7 +76,7 @@ class CartBook:
         triggers = TRIGGER_BYTES * len(policy.steps) * (waiting + carts)
         return CART_BYTES * min(waiting, OPEN_CARTS_MAX - carts) + triggers
 
-    def _take(self, entry: Entry, watermark_ms: int, policy: CartPolicy, decided: Decided) -> None:
+    def _take(self, entry: Entry, weight: int, watermark_ms: int, policy: CartPolicy, decided: Decided) -> None:
         clock_ms = max(watermark_ms, self._early_ms)
         if entry[0] < clock_ms:
             fold(self._carts, entry, clock_ms, policy, decided)
@@ -81,10 +84,11 @@ class CartBook:
             self._fire(clock_ms, policy, decided)
             return
         waiting = self._waiting
-        if not waiting or entry[0] > waiting[-1][0]:
-            waiting.append(entry)
-        else:
-            insort(waiting, entry, key=_fold_order)
+        at = len(waiting)
+        if waiting and entry[0] <= waiting[-1][0]:
+            at = bisect_right(waiting, _fold_order(entry), key=_fold_order)
+        waiting.insert(at, entry)
+        self._weights.insert(at, weight)
         if len(waiting) > WAITING_EVENTS_MAX:
             self._fold_early(policy, decided)
 
@@ -103,6 +107,7 @@ class CartBook:
 
     def _fold_oldest(self, policy: CartPolicy, decided: Decided) -> None:
         entry = self._waiting.pop(0)
+        del self._weights[0]
         self._fire(entry[0], policy, decided)
         fold(self._carts, entry, None, policy, decided)
         self._folded = True
@@ -146,6 +151,7 @@ class CartBook:
             *folded, waiting, book._early_ms, book.folded_early = [*value, *_NOTHING[len(value) :]]
             book._carts = Carts.unpack(customer_id, folded)
             book._waiting = [unpack_entry(entry) for entry in waiting]
+            book._weights = [weigh_entry(entry) for entry in book._waiting]
             book._folded, book._room = True, 0
         return book
 

@@ -13,7 +13,7 @@ from streams.engagement.decisions import Decided
 # Looking a member up in its Enum costs more than the rest of a line.
 _NONE, _ARMED, _FIRED = (int(state) for state in State)
 _NOTHING, _RESUME, _KEEP = Action.NOTHING, Action.RESUME, Action.KEEP
-_ADDED, _REMOVED = Body.ADDED, Body.REMOVED
+_ADDED, _ITEMS = Body.ADDED, Body.ITEMS
 
 
 def fold(carts: Carts, entry: Entry, late_at_ms: int | None, policy: CartPolicy, decided: Decided) -> None:
@@ -71,12 +71,24 @@ def _touch(carts: Carts, cart: Cart, entry: Entry, effect: Effect, action: Actio
 
 def _change_lines(cart: Cart, carries: Body, body: Any, touch_ms: int) -> bool:
     """Add, remove or replace lines; False where a line was dropped because the cart is full."""
+    if carries is _ITEMS:
+        if touch_ms >= cart.last_touch_ms:
+            cart_lines.replace(cart.lines, body, touch_ms)
+            cart.lines_bytes = -1
+        return True
+    if cart.lines_bytes < 0:
+        return _change_line(cart, carries, body, touch_ms)
+    key = cart_lines.key_of(body[0], body[1])
+    before = cart_lines.weigh_line(cart.lines, key)
+    done = _change_line(cart, carries, body, touch_ms)
+    cart.lines_bytes += cart_lines.weigh_line(cart.lines, key) - before
+    return done
+
+
+def _change_line(cart: Cart, carries: Body, body: Any, touch_ms: int) -> bool:
     if carries is _ADDED:
         return cart_lines.add(cart.lines, body, touch_ms)
-    if carries is _REMOVED:
-        cart_lines.remove(cart.lines, body)
-    elif touch_ms >= cart.last_touch_ms:
-        cart_lines.replace(cart.lines, body, touch_ms)
+    cart_lines.remove(cart.lines, body)
     return True
 
 

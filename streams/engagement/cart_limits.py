@@ -9,7 +9,7 @@ from operator import itemgetter
 from typing import Any, Final
 
 from streams.engagement.cart_ends import end
-from streams.engagement.cart_lines import ADDED_MS
+from streams.engagement.cart_lines import ADDED_MS, weigh_piece
 from streams.engagement.cart_memory import Carts
 from streams.engagement.cart_rules import EFFECT_OF_CODE, Body, Entry
 from streams.engagement.cart_state import Cart, key_order
@@ -18,49 +18,57 @@ from streams.engagement.decisions import Decided
 CARTS_BYTES_MAX: Final = 32_768
 CARTS_BYTES_KEPT: Final = 24_576
 """What is left once more than CARTS_BYTES_MAX was found, so that it is not looked for with every event."""
-CART_BYTES, LINE_BYTES, WAITING_BYTES, EMPTIED_BYTES, TRIGGER_BYTES = 656, 48, 48, 64, 14
+CART_BYTES, WAITING_BYTES, EMPTIED_BYTES, TRIGGER_BYTES = 656, 48, 64, 14
 
 _ADDED, _REMOVED, _ITEMS, _ORDER = Body.ADDED, Body.REMOVED, Body.ITEMS, Body.ORDER
 
 
-def weigh(carts: Carts, waiting: Iterable[Entry]) -> int:
-    """Return the weight of open carts, of those that an order may still take over, and of what waits."""
-    total = sum(map(weigh_entry, waiting)) + sum(map(_weigh_cart, carts.open.values()))
-    return total + sum(_weigh_emptied(ended.emptied) for ended in carts.ends.values() if ended.emptied is not None)
+def weigh(carts: Carts, weights: Iterable[int]) -> int:
+    """Return the weight of open carts, of those that an order may still take over, and of what waits (weights)."""
+    total = sum(weights)
+    for cart in carts.open.values():
+        total += _weigh_cart(cart)
+    for ended in carts.ends.values():
+        if ended.emptied is not None:
+            total += _weigh_emptied(ended.emptied)
+    return total
 
 
 def weigh_entry(entry: Entry) -> int:
     """Return the weight of an event that waits; once folded it weighs at most CART_BYTES more, and its triggers."""
     _, _, event_id, code, cart_id, _, checkout_url, body = entry
-    weight = WAITING_BYTES + _texts((event_id, cart_id, checkout_url))
+    weight = WAITING_BYTES + _bytes(event_id) + _bytes(cart_id) + _bytes(checkout_url)
     carries = EFFECT_OF_CODE[code].body
     if carries is _ADDED or carries is _REMOVED:
-        weight += _weigh_piece(body)
+        weight += weigh_piece(body)
     elif carries is _ITEMS:
-        weight += sum(map(_weigh_piece, body))
+        for piece in body:
+            weight += weigh_piece(piece)
     elif carries is _ORDER:
-        weight += _texts((body[0], body[2]))
+        weight += _bytes(body[0]) + _bytes(body[2])
     return weight
 
 
-def fit(carts: Carts, waiting: list[Entry], fold_oldest: Callable[[], None], decided: Decided) -> int:
+def fit(
+    carts: Carts, waiting: list[Entry], weights: list[int], fold_oldest: Callable[[], None], decided: Decided
+) -> int:
     """Drop what goes first until the carts weigh CARTS_BYTES_KEPT, if they weigh too much; return the weight.
 
-    fold_oldest: fold the oldest waiting event before its time.
+    weights: of each waiting event, kept up to date; fold_oldest: fold the oldest waiting event before its time.
     """
-    weight = weigh(carts, waiting)
+    weight = weigh(carts, weights)
     if weight <= CARTS_BYTES_MAX:
         return weight
     decided.carts_trimmed += 1
-    for freed in _drops(carts, waiting, fold_oldest, decided):
-        weight = weigh(carts, waiting) if freed is None else weight - freed
+    for freed in _drops(carts, waiting, weights, fold_oldest, decided):
+        weight = weigh(carts, weights) if freed is None else weight - freed
         if weight <= CARTS_BYTES_KEPT:
             break
     return weight
 
 
 def _drops(
-    carts: Carts, waiting: list[Entry], fold_oldest: Callable[[], None], decided: Decided
+    carts: Carts, waiting: list[Entry], weights: list[int], fold_oldest: Callable[[], None], decided: Decided
 ) -> Iterator[int | None]:
     """Drop one thing after the other, in the public order; yield the weight of each, None where it must be weighed."""
     for told in (_without_urls, _without_names):
@@ -68,7 +76,8 @@ def _drops(
             yield _describe_less(cart, told)
         for index, entry in enumerate(waiting):
             waiting[index] = _entry_with(entry, told)
-            yield weigh_entry(entry) - weigh_entry(waiting[index])
+            before, weights[index] = weights[index], weigh_entry(waiting[index])
+            yield before - weights[index]
     while waiting:
         fold_oldest()
     yield None
@@ -94,7 +103,8 @@ def _drop_lines(carts: Carts, decided: Decided) -> Iterator[int]:
         for key in sorted(cart.lines, key=lambda key: (cart.lines[key][ADDED_MS], key))[:-1]:
             carts.lines_dropped += 1
             decided.lines_dropped += 1
-            yield _weigh_piece(cart.lines.pop(key))
+            cart.lines_bytes = -1
+            yield weigh_piece(cart.lines.pop(key))
 
 
 def _by_touch(carts: Carts) -> list[Cart]:
@@ -104,7 +114,7 @@ def _by_touch(carts: Carts) -> list[Cart]:
 def _describe_less(cart: Cart, told: Callable[[Any], Any]) -> int:
     weight = _weigh_cart(cart)
     cart.lines = {key: told(line) for key, line in cart.lines.items()}
-    cart.checkout_url = None
+    cart.checkout_url, cart.lines_bytes = None, -1
     return weight - _weigh_cart(cart)
 
 
@@ -129,19 +139,18 @@ def _without_names(piece: Any) -> Any:
 
 
 def _weigh_cart(cart: Cart) -> int:
-    weight = CART_BYTES + TRIGGER_BYTES * len(cart.triggers) + _texts((cart.key, cart.checkout_url))
-    return weight + sum(map(_weigh_piece, cart.lines.values()))
+    if cart.lines_bytes < 0:
+        cart.lines_bytes = sum(map(weigh_piece, cart.lines.values()))
+    weight = CART_BYTES + TRIGGER_BYTES * len(cart.triggers) + cart.lines_bytes
+    return weight + _bytes(cart.key) + _bytes(cart.checkout_url)
 
 
 def _weigh_emptied(cart: Cart) -> int:
-    return EMPTIED_BYTES + TRIGGER_BYTES * len(cart.triggers) + _texts((cart.key,))
+    return EMPTIED_BYTES + TRIGGER_BYTES * len(cart.triggers) + _bytes(cart.key)
 
 
-def _weigh_piece(piece: Any) -> int:
-    product_id, name, _, _, currency, url, image_url, *_ = piece
-    return LINE_BYTES + _texts((product_id, name, currency, url, image_url))
-
-
-def _texts(texts: Iterable[str | None]) -> int:
+def _bytes(text: str | None) -> int:
     """UTF-8 bytes."""
-    return sum(len(text) if text.isascii() else len(text.encode()) for text in texts if text is not None)
+    if text is None:
+        return 0
+    return len(text) if text.isascii() else len(text.encode())

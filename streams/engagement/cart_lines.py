@@ -10,6 +10,7 @@ Line: TypeAlias = tuple[str | None, str | None, int, int | None, str | None, str
 Lines: TypeAlias = dict[str, Line]
 
 ADDED_MS: Final = 7
+LINE_BYTES: Final = 48
 
 
 def key_of(product_id: str | None, name: str | None) -> str:
@@ -59,6 +60,21 @@ def remove(lines: Lines, piece: Piece) -> None:
         del lines[key]
     else:
         lines[key] = (old[0], old[1], left, *old[3:])
+
+
+def weigh_piece(piece: Any) -> int:
+    """Return the weight of a line, or of a product in an event."""
+    weight = LINE_BYTES
+    for text in (piece[0], piece[1], piece[4], piece[5], piece[6]):
+        if text is not None:
+            weight += len(text) if text.isascii() else len(text.encode())
+    return weight
+
+
+def weigh_line(lines: Lines, key: str) -> int:
+    """Return the weight of the line with a key, 0 where there is none."""
+    line = lines.get(key)
+    return 0 if line is None else weigh_piece(line)
 
 
 def total(lines: Lines) -> tuple[int | None, str | None]:

@@ -31,6 +31,7 @@ class Cart:
         "key",
         "last_touch_ms",
         "lines",
+        "lines_bytes",
         "opened_ms",
         "shipping_minor",
         "touches",
@@ -46,6 +47,8 @@ class Cart:
         self.shipping_minor: int | None = None
         self.checkout_url: str | None = None
         self.lines: Lines = {}
+        self.lines_bytes = -1
+        """What the lines weigh, as long as that is known (cart_limits); not part of the state."""
         self.touches: list[int] = []
         self.fired: list[int] = []
         self.triggers: list[tuple[int, int]] = []
@@ -71,7 +74,7 @@ class Cart:
 
     def keep_after(self, time_ms: int, lines: Lines) -> None:
         """Go on with these lines only, opened at the oldest touch after the time."""
-        self.lines = lines
+        self.lines, self.lines_bytes = lines, -1
         del self.touches[: bisect_right(self.touches, time_ms)]
         self.opened_ms = self.touches[0]
 
