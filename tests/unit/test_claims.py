@@ -3,7 +3,7 @@
 import pytest
 
 from streams.errors import StoreUnavailable
-from tests.support.world import CLICK, TRIGGERS, Worker, World
+from tests.support.world import CLICK, REJECTED, TRIGGERS, Worker, World
 
 pytestmark = pytest.mark.asyncio
 
@@ -80,3 +80,35 @@ async def test_a_run_whose_task_went_while_it_waited_for_the_store_is_dropped() 
     await world.settle(worker)
     account = world.account(worker)[CLICK]
     assert (account["applied"], account["rejected"]) == (1, 0)
+
+
+async def test_exactly_once_a_failover_repeats_no_rejected_record() -> None:
+    """What the older commit holds of rejected records lies below their topic's K; that of the lost one is replayed."""
+    world = World(exactly_once=True)
+    worker = await world.started()
+    for value in (b"rubbish", b"more"):
+        world.raw(CLICK, value)
+        await world.settle(worker)
+    world.store.fail_over(1)
+    await worker.processor.tick(0)
+    await world.claim(worker)
+    await world.settle(worker)
+    assert [record.value for record in world.broker.outputs[REJECTED]] == [b"rubbish", b"more"]
+
+
+async def test_a_claim_writes_in_the_schema_that_its_deployment_agreed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the next commit on; what was written before stays as it is."""
+    world = World()
+    worker = await world.started()
+    world.send("page_viewed", url="/")
+    await world.settle(worker)
+
+    async def raised(_wanted: object) -> int:
+        return 2
+
+    monkeypatch.setattr(world.store, "deployment", raised)
+    await world.claim(worker)
+    world.send("page_viewed", "c-2", url="/")
+    await world.settle(worker)
+    loaded = await world.store.load(0, worker.processor.tasks[0].vers(), ["c-1", "c-2"])
+    assert [(hot or b"")[0] for hot, _ in loaded.values()] == [1, 2]
