@@ -1,5 +1,6 @@
 """What the commands share that change a deployment while it stands still: nobody is at work, and a person agrees."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,8 @@ class OfflineProblem(PulselineError):
 
 def members(settings: Settings) -> list[dict[str, Any]]:
     """The members of the group, as Kafka describes them; a group that is rebalancing has at least one."""
+    # It warns of every member whose assignment it cannot read, and Faust's is its own.
+    logging.getLogger("kafka.admin").setLevel(logging.ERROR)
     with admin_of(settings) as admin:
         group = admin.describe_groups([settings.app_id])[settings.app_id]
     found: list[dict[str, Any]] = list(group["members"])

@@ -70,7 +70,8 @@ def find_loss(settings: Settings, *, discard: bool) -> Loss:
                     "belongs to another log. Check KAFKA_BOOTSTRAP and TOPIC_PREFIX; if the topics are new, take "
                     f"another APP_ID, or delete the offsets of the group {settings.app_id}"
                 )
-    require_in_place(settings, lost)
+    if lost:
+        require_in_place(settings, lost)
     return Loss(found, kept, lost)
 
 
@@ -154,7 +155,7 @@ def keep_metrics_told(settings: Settings, loss: Loss) -> None:
     key = keys.published(settings.app_id)
     with redis_of(settings) as client:
         hold: Hold = msgspec.json.decode(cast(bytes | None, client.hget(key, HOLD_FIELD)) or b"{}", type=Hold)
-        written: dict[Any, bytes] = {} if client.hexists(key, WATERMARKS_FIELD) else read_told(settings)
+        written: dict[Any, bytes] = read_told(settings) if client.hget(key, WATERMARKS_FIELD) is None else {}
         for task in loss.lost:
             hold[task] = {
                 topic: each.committed for topic, each in loss.input[task].items() if each.committed is not None

@@ -119,12 +119,12 @@ def _copy(client: "Redis", app: str, parent: int, to: int, children: set[int]) -
     """Copy what belongs to the children; yields (child, fields) as it goes."""
     old = keys.TaskKeys(app, parent)
     for bucket, key in enumerate(old.states):
-        for child, fields in _by_task(client.hscan_iter(key, count=PAGE), to, prefixed=True):
+        for child, fields in _by_task(_fields(client, key), to, prefixed=True):
             if child in children:
                 client.hset(keys.TaskKeys(app, child).states[bucket], mapping=cast(Any, fields))
                 yield child, len(fields)
     for name in ("timers", "sessions"):
-        for child, deadlines in _by_task(client.zscan_iter(getattr(old, name), count=PAGE), to):
+        for child, deadlines in _by_task(_deadlines(client, getattr(old, name)), to):
             if child in children:
                 client.zadd(getattr(keys.TaskKeys(app, child), name), cast(Any, deadlines))
 
@@ -133,13 +133,21 @@ def _remove(client: "Redis", app: str, parent: int, to: int) -> None:
     """Remove from a parent what belongs to its children."""
     old = keys.TaskKeys(app, parent)
     for key in old.states:
-        for task, fields in _by_task(list(client.hscan_iter(key, count=PAGE)), to, prefixed=True):
+        for task, fields in _by_task(_fields(client, key), to, prefixed=True):
             if task != parent:
                 client.hdel(key, *fields)
     for key in (old.timers, old.sessions):
-        for task, deadlines in _by_task(list(client.zscan_iter(key, count=PAGE)), to):
+        for task, deadlines in _by_task(_deadlines(client, key), to):
             if task != parent:
                 client.zrem(key, *deadlines)
+
+
+def _fields(client: "Redis", key: str) -> Iterable[tuple[bytes, bytes]]:
+    return cast(dict[bytes, bytes], client.hgetall(key)).items()
+
+
+def _deadlines(client: "Redis", key: str) -> Iterable[tuple[bytes, float]]:
+    return cast(list[tuple[bytes, float]], client.zrange(key, 0, -1, withscores=True))
 
 
 def _by_task(

@@ -100,14 +100,14 @@ def accounted(settings: Settings) -> Accounted:
 def forget_app(settings: Settings, *, published: bool = True) -> int:
     """Delete everything Redis holds of this APP_ID, for state that is made anew; return how many keys.
 
-    published: also what was published of the metrics. A task's `m` goes before the rest of it, so that no task is left
-    that seems to have its state.
+    published: also what was published of the metrics. Every task's `m` goes before the rest of it, so that no task is
+    left that seems to have its state.
     """
-    app, told = settings.app_id, keys.published(settings.app_id).encode()
-    deleted = 0
+    app, deployment = settings.app_id, keys.deployment(settings.app_id)
     with redis_of(settings) as client:
-        for pattern in (f"{{{app}:*}}:m", f"{{{app}:*", f"{{{app}}}:*"):
-            for key in client.scan_iter(match=pattern, count=1_000):
-                if published or key != told:
-                    deleted += client.unlink(key)
-    return deleted
+        stored = int(cast(bytes | None, client.hget(deployment, "partitions")) or 0)
+        tasks = [TaskKeys(app, task) for task in range(max(stored, settings.partitions))]
+        deleted = client.unlink(*[task.main for task in tasks])
+        for task in tasks:
+            deleted += client.unlink(*task.besides_main())
+        return deleted + client.unlink(deployment, *([keys.published(app)] if published else []))

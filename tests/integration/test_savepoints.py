@@ -91,7 +91,7 @@ def stopped(deployment: Deployment) -> Findings:
 def command(deployment: Deployment, *arguments: str) -> Result:
     """A `pulseline` command with the deployment's settings."""
     environ = {f"PULSELINE_{name}": text for name, text in deployment.texts.items()}
-    return CliRunner().invoke(main, arguments, env=environ)
+    return CliRunner().invoke(main, arguments, env=environ, catch_exceptions=False)
 
 
 def test_a_savepoint_restored_beside_a_kafka_that_went_on(brokers: Brokers, names: Names, tmp_path: Path) -> None:
