@@ -55,6 +55,22 @@ MISTAKES = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [
+        ("cap = 25", "cap = 100"),
+        ("cap = 25", "cap = 0"),
+        ('"36h"', '"1h"'),
+        ('"36h"', '"365d"'),
+        ("[email.weights]", "[email.weights]\nemail_opened = 1000"),
+        ("[email.weights]", "[email.weights]\nemail_opened = -1000"),
+    ],
+)
+def test_a_model_at_its_limits_is_read(was: str, now: str) -> None:
+    """What lies beyond them is refused, not they."""
+    assert ScoreModel.from_toml(VALID.replace(was, now).encode(), "mine").version.startswith("mine-")
+
+
 def test_the_default_model_is_the_contracts_table() -> None:
     """Caps, half-lives, k and every weight; nothing else weighs anything."""
     model = ScoreModel.default()
