@@ -3,13 +3,15 @@
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import pytest
 
 from streams.engagement.accumulators import Key, field_of
+from streams.engagement.metric_memory import remembered
 from streams.errors import LogUnavailable
-from streams.processing.metrics_publisher import HOLD_FIELD, MetricsPublisher
+from streams.processing.metrics_publisher import HOLD_FIELD, WATERMARKS_FIELD, MetricsPublisher
 from streams.processing.ports import Commit
-from tests.support.world import Worker, World
+from tests.support.world import CLICK, Worker, World, make_plan
 
 pytestmark = pytest.mark.asyncio
 METRICS = "engagement.metrics.v1"
@@ -257,3 +259,44 @@ async def test_a_watermark_once_published_is_never_followed_by_a_lower_one() -> 
     for before, after in pairwise(told):
         assert after["watermark_ms"] >= before["watermark_ms"]
     assert latest(world, "active_customers", "24h")[-1]["numerator"] == 3
+
+
+async def test_a_rebuild_goes_on_with_the_revisions_once_it_has_folded_what_was_told() -> None:
+    """Numbers folded in part are not told; what stayed as it was keeps its revision, what changes gets the next one."""
+    world = World()
+    worker = await world.started()
+    for _ in range(4):
+        world.send("page_viewed", url="/")
+        await world.settle(worker)
+        await publisher(world, worker).tick(worker.processor.tasks)
+        world.clock.advance(1_000)
+    before = latest(world, "events", "60s")
+    assert max(record["revision"] for record in before) > 1
+    told = world.published(METRICS)
+    end = world.broker.end(CLICK, 0)
+    world.store.wipe()
+    world.plan = make_plan(rebuild=True)
+    worker = await world.started()
+    published, watermarks = remembered(told)
+    await world.store.write_published(
+        worker.processor.tasks[0].vers(),
+        {key: msgspec.msgpack.encode(value) for key, value in published.items()}
+        | {
+            WATERMARKS_FIELD: msgspec.json.encode(watermarks),
+            HOLD_FIELD: msgspec.json.encode({0: {CLICK: end}}),
+        },
+    )
+    metrics = publisher(world, worker)
+    await world.poll(worker, limit=2)
+    await worker.processor.tick(0)
+    await metrics.tick(worker.processor.tasks)
+    assert world.published(METRICS) == told
+    await world.settle(worker)
+    await metrics.tick(worker.processor.tasks)
+    assert latest(world, "events", "60s") == before
+    world.send("page_viewed", url="/")
+    await world.settle(worker)
+    await metrics.tick(worker.processor.tasks)
+    after = latest(world, "events", "60s")[-1]
+    assert (after["numerator"], after["revision"]) == (before[-1]["numerator"] + 1, before[-1]["revision"] + 1)
+    assert HOLD_FIELD not in await world.store.published()
