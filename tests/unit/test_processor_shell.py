@@ -114,7 +114,7 @@ async def test_a_run_that_waited_while_its_task_was_taken_away_is_dropped() -> N
     for _ in range(20):
         await asyncio.sleep(0)
     worker.processor.forget((0,))
-    await waiting
+    await asyncio.wait_for(waiting, 5)
     assert worker.processor.claim_of(0) is None
 
 
