@@ -78,8 +78,8 @@ class Settings(Connections):
     topic_timestamps: Literal["LogAppendTime", "CreateTime"] = Field(
         "LogAppendTime", description="timestamps of input topics we create"
     )
-    web_host: str = Field("127.0.0.1", min_length=1, description="address the pages listen on")
-    web_port: Port = Field(8080, description="port of the pages, plus the worker's number; 0 = off")
+    web_host: str = Field("127.0.0.1", min_length=1, description="address that health checks and counters listen on")
+    web_port: Port = Field(8080, description="port of health checks and counters, plus the worker's number; 0 = off")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least severe message logged")
     log_format: Literal["console", "json"] = Field("console", description="how messages are written")
 
