@@ -19,6 +19,9 @@ from streams.cli.options import SettingsCommand, takes_settings
 from streams.cli.progress import Waiting
 from streams.cli.state import redis_of
 from streams.cli.topics import VISIBLE_S_MAX, admin_of
+from streams.engagement.accumulators import Key, field_of
+from streams.engagement.rules import PLACED
+from streams.engagement.windows import DAY_MS
 from streams.errors import TopicProblem
 from streams.processing.book import Book, TopicBook
 from streams.settings import Settings
@@ -99,6 +102,7 @@ def move(settings: Settings, to: int) -> Counter[int]:
                 waiting.tick(f"{done.total():,} fields")
             for child in children:
                 book = _continued(books[parent][1], found[child])
+                client.hset(keys.TaskKeys(app, child).accumulators, placed_before(settings, books[parent][1]), 0)
                 client.hset(keys.TaskKeys(app, child).main, mapping={"ver": token_hex(8), "meta": book})
         for parent in range(tasks):
             _remove(client, app, parent, to)
@@ -113,6 +117,16 @@ def _continued(parent: Book, logs: Any) -> bytes:
         for name, each in logs.items()
     }
     return Book(since_ms=parent.since_ms, topics=topics, schema=parent.schema).pack()
+
+
+def placed_before(settings: Settings, parent: Book) -> str:
+    """The accumulator that lets a new task know of orders.
+
+    One named again moves its count to an earlier time, and a task only moves what it has counted, or seems to have.
+    """
+    topic = settings.topic("cart")
+    watermark_ms = max(0, parent.topics[topic].watermark_ms)
+    return field_of(Key("events", (topic, PLACED), "events", "1d", watermark_ms - watermark_ms % DAY_MS))
 
 
 def _copy(client: "Redis", app: str, parent: int, to: int, children: set[int]) -> Iterator[tuple[int, int]]:

@@ -288,6 +288,12 @@ async def test_a_deployment_in_a_newer_schema_is_refused(store: StateStore, monk
     assert await store.deployment({"partitions": "16"}) == 2
 
 
+def test_nobody_begins_while_the_number_of_tasks_is_changed() -> None:
+    """Whatever partitions a worker is told, part of the customers may lie in two places or none."""
+    with pytest.raises(DeploymentMismatch, match="repartition --to 6` did not end"):
+        deployment.compare({"partitions": "2", deployment.GROWING_FIELD: "6"}, {"partitions": "2"})
+
+
 async def test_tasks_are_apart(store: StateStore) -> None:
     """Nothing of one task shows in another, also where the number begins alike."""
     await store.commit(commit(None, "v1", partition=1, hot={"c": b"1"}, timers={"c": 1}, accumulators={"m": 1}))

@@ -23,7 +23,7 @@ from tests.support.judge import Verdict, compare_customers, read_topic
 from tests.support.totals import disagreements, summed, totals_of
 from tests.support.workers import Deployment
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.chaos_long, pytest.mark.timeout(240)]
 
 HISTORY = list(plan(harsh_script(23, 4_000)))
 OLD, NEW = 2, 6

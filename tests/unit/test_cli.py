@@ -40,7 +40,10 @@ def test_help_lists_every_command_without_importing_any():
     assert all(name in ran.stdout for name in COMMANDS)
 
 
-@pytest.mark.parametrize("command", ["worker", "watch", "config", "simulate", "demo", "customer", "explain"])
+@pytest.mark.parametrize(
+    "command",
+    ["worker", "watch", "config", "simulate", "demo", "customer", "explain", "rebuild", "repartition", "upgrade"],
+)
 def test_every_setting_is_a_flag_of_every_command(command):
     """Kebab case, each with what it accepts."""
     shown = run(command, "--help").output

@@ -4,10 +4,12 @@ import pytest
 
 from streams.cli.offline import OfflineProblem, Partition
 from streams.cli.rebuild import Loss, described
-from streams.cli.repartition import require_drained
+from streams.cli.repartition import placed_before, require_drained
 from streams.cli.upgrade import schema_of
+from streams.engagement.accumulators import Accumulators, Key, field_of
 from streams.engagement.metric_memory import remembered
 from streams.engagement.metric_values import Published
+from streams.engagement.windows import DAY_MS
 from streams.processing.book import Book, TopicBook
 from streams.settings import Settings
 
@@ -31,6 +33,20 @@ def test_only_a_drained_deployment_gets_more_tasks() -> None:
             drained(committed=committed)
     with pytest.raises(OfflineProblem, match="task 0 has no state"):
         require_drained(SETTINGS, {0: {}}, {})
+
+
+def test_a_new_task_moves_what_its_parent_counted() -> None:
+    """An order named again with an earlier time leaves one day and counts in another, though a parent counted it."""
+    book = Book(0, {CART: TopicBook(position=0, since=0, watermark_ms=30 * DAY_MS)})
+    moved = ("moved", "order_completed", 29 * DAY_MS, 28 * DAY_MS)
+    task = Accumulators.load({placed_before(SETTINGS, book): 0})
+    task.add_facts([moved])
+    days = {name: value for name, value in task.changed().items() if "|1d|" in name and name.startswith("events|")}
+    key = Key("events", (CART, "order_completed"), "events", "1d", 0)
+    assert days == {
+        field_of(key._replace(start_ms=29 * DAY_MS)): -1,
+        field_of(key._replace(start_ms=28 * DAY_MS)): 1,
+    }
 
 
 def test_a_rebuild_tells_what_cannot_come_back() -> None:
