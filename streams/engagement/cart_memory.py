@@ -127,16 +127,21 @@ class Carts:
         return sorted(found, key=lambda cart: key_order(cart.key))
 
     def _forget_ends(self) -> None:
-        if not self.ends:
+        ends, ordered_ms = self.ends, self.ordered_ms
+        if not ends:
             return
-        ordered_ms = -1 if self.ordered_ms is None else self.ordered_ms
-        oldest_ms = max(ended.ended_ms for ended in self.ends.values()) - TOMBSTONE_MS
-        for key, ended in list(self.ends.items()):
-            told_by_order = ended.ended_ms <= ordered_ms and ended.emptied is None and not ended.used
-            if told_by_order or ended.ended_ms < oldest_ms:
-                del self.ends[key]
-        if len(self.ends) > ENDS_MAX:
-            del self.ends[min(self.ends, key=lambda key: (self.ends[key].ended_ms, key_order(key)))]
+        times = [ended.ended_ms for ended in ends.values()]
+        oldest_ms = max(times) - TOMBSTONE_MS
+        if ordered_ms is not None or min(times) < oldest_ms:
+            for key, ended in list(ends.items()):
+                told_by_order = (
+                    ordered_ms is not None and ended.ended_ms <= ordered_ms and ended.emptied is None and not ended.used
+                )
+                if told_by_order or ended.ended_ms < oldest_ms:
+                    del ends[key]
+        if len(ends) > ENDS_MAX:
+            oldest_ms = min(ended.ended_ms for ended in ends.values())
+            del ends[min((key for key in ends if ends[key].ended_ms == oldest_ms), key=key_order)]
 
     def pack(self) -> list[Any]:
         """Return plain canonical values."""

@@ -20,7 +20,7 @@ from tests.support.attack import CUSTOMER, Attack
 from tests.support.brokers import Brokers, Names
 from tests.support.site import Program, Site, stop
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1_200)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(3_600)]
 
 TASKS = 2
 HOT_BYTES_MAX, COLD_BYTES_MAX = 20_480, 65_536
@@ -113,7 +113,7 @@ def fields_of(site: Site, customer: str) -> tuple[int, int]:
     ("events", "per_s", "window_s"),
     [
         pytest.param(3_000, 500, 4.0, id="short"),
-        pytest.param(1_000_000, 2_500, 20.0, id="long", marks=pytest.mark.chaos_long),
+        pytest.param(1_000_000, 1_000, 20.0, id="long", marks=pytest.mark.chaos_long),
     ],
 )
 def test_one_customer_cannot_grow_past_the_caps_nor_slow_the_others(
