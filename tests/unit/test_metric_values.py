@@ -65,6 +65,21 @@ def test_average_order_value_is_revenue_over_orders_of_the_window() -> None:
     assert ended(values, "average_order_value", "24h", T0 + DAY_MS, currency="PLN").numerator == 7
 
 
+def test_a_window_holds_the_bucket_at_its_begin_and_not_that_at_its_end() -> None:
+    """So each order is in one window of a day's grid."""
+    stored = fields(order(T0, 100), order(T0 + DAY_MS, 7))
+    values = evaluated(stored, T0 + 3 * DAY_MS)
+    for end_ms, minor in ((T0, 0), (T0 + DAY_MS, 100), (T0 + 2 * DAY_MS, 7)):
+        found = [value for value in values if (value.window, value.window_end_ms) == ("24h", end_ms)]
+        assert sum(value.numerator for value in found if value.metric.name == "average_order_value") == minor
+
+
+@pytest.mark.parametrize("watermarks", [(5, 9, -1), (9, 5, -1), (-1, 9, 5)])
+def test_the_watermark_of_all_tasks_is_the_least(watermarks: tuple[int, ...]) -> None:
+    """Whichever task has it; one that had no record yet holds nothing back."""
+    assert least_watermarks([{"cart": watermark_ms} for watermark_ms in watermarks]) == {"cart": 5}
+
+
 def test_a_bucket_that_comes_to_nothing_is_no_bucket() -> None:
     """What was counted and taken back leaves no window to tell of, nor anything in memory."""
     totals, stored = Totals(), fields(order(T0, 100))

@@ -116,3 +116,10 @@ def test_refunds_of_an_order_are_bounded() -> None:
     memory, facts = after(PLACED, *(("refunded", "o", T + number, 10**12) for number in range(20)))
     assert net(facts) == {("EUR", T): (1, 0)}
     assert memory.pack() == after(PLACED, *(("refunded", "o", T + number, 10**12) for number in range(9, 20)))[0].pack()
+
+
+def test_a_long_currency_is_cut() -> None:
+    """To the first eight characters: ISO 4217 has three, and what has more takes no room for it."""
+    memory, facts = after(("placed", "o", T, 100, "EUR of 512 characters"))
+    assert net(facts) == {("EUR of 5", T): (1, 100)}
+    assert memory.pack() == after(("placed", "o", T, 100, "EUR of 5"))[0].pack()

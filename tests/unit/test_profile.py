@@ -153,9 +153,10 @@ def test_hot_and_cold_are_written_apart() -> None:
 
 
 def test_a_click_that_concerns_no_cart_leaves_no_cold_field() -> None:
-    """Text that is no trigger_id is remembered nowhere."""
+    """Text that is no trigger_id is remembered nowhere, nor is a mail that was opened only."""
     shopper = Shopper()
     shopper.does("email_link_clicked", T0, trigger_id="none of ours")
+    shopper.does("email_opened", T0, trigger_id="a" * 32)
     assert shopper.profile.pack_cold() is None
 
 

@@ -1,11 +1,12 @@
 """A task at its edges: what moves a watermark, what is muted, what a bound lets through, what is told of a score."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 import pytest
 
 from streams.engagement.profile import Profile
-from streams.errors import StateLost
+from streams.errors import StateLost, StoreUnavailable
+from streams.processing.book import TopicBook
 from streams.processing.task import Task
 from streams.processing.timers import Timers
 from tests.support.world import CART, CLICK, OUTCOMES, REJECTED, SCORES, TRIGGERS, Worker, World
@@ -282,7 +283,7 @@ async def test_a_load_between_exec_and_its_answer_is_no_fence() -> None:
     assert set(task_of(worker).profiles) == {"a", "b"}
 
 
-async def test_timers_are_paged_in_as_far_as_the_watermark_goes() -> None:
+async def test_timers_are_paged_in_as_far_as_the_watermark_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     """However full the pages are; and what the watermark does not reach stays in the store."""
     world = World(timers_page=2, punctuation=False)
     worker = await world.started()
@@ -296,11 +297,19 @@ async def test_timers_are_paged_in_as_far_as_the_watermark_goes() -> None:
     first_ms = task_of(successor).timers.first()
     assert first_ms is not None
     task_of(successor).timers = Timers([("c-0", first_ms)], complete=False)
+    fetch, limits = world.store.timers, set[int]()
+
+    async def noted(partition: int, vers: Collection[str], after: int, until: int, limit: int) -> list[tuple[str, int]]:
+        limits.add(limit)
+        return await fetch(partition, vers, after, until, limit)
+
+    monkeypatch.setattr(world.store, "timers", noted)
     world.clock.advance(9_000)
     world.send("cart_viewed", "z")
     await world.settle(successor)
     assert {trigger["customer_id"] for trigger in world.published(TRIGGERS)} == {f"c-{number}" for number in range(4)}
     assert task_of(successor).timers.horizon_ms == first_ms + 4_000
+    assert limits == {2}
 
 
 class TestScores:
@@ -417,3 +426,36 @@ async def test_one_committed_topic_without_state_stops_the_worker() -> None:
         await world.started()
     world.broker.group.clear()
     assert (await world.started()).processor.claim_of(0) is not None
+
+
+async def test_what_failed_long_ago_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the book nor the reject list grows with the failures of a year."""
+    book = TopicBook(position=0, since=0)
+    for offset in (0, 1, 10_000):
+        book.handler_failed(offset)
+    assert book.failed == [1, 10_000]
+    world = World()
+    worker = await world.started()
+    world.send("page_viewed", url="/")
+
+    def broken(*_: object) -> bool:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Profile, "apply", broken)
+        await world.poll(worker)
+    await world.claim(worker)
+    assert worker.processor._rejects[0] == {(CLICK, 0)}
+    await world.settle(worker)
+    await world.claim(worker)
+    assert worker.processor._rejects[0] == set()
+
+
+async def test_the_backoff_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long Kafka or Redis is away, it is asked again soon after it is back."""
+    monkeypatch.setattr("streams.processing.processor.BACKOFF_MAX_MS", 3)
+    processor = World().worker().processor
+    waits = [1]
+    for _ in range(3):
+        waits.append(await processor._back_off(waits[-1], "load", StoreUnavailable("away")))
+    assert waits == [1, 2, 3, 3]
