@@ -284,6 +284,9 @@ class Processor:
     async def _last_commit(self, task: Task) -> None:
         try:
             await self._commit(task)
+            if self.tasks.get(task.partition) is task:
+                # At once: its loop would begin another commit while other tasks end theirs, and be cut off in it.
+                self.forget((task.partition,))
         except Fenced as reason:
             logger.warning("task %d was fenced at its last commit (%s)", task.partition, reason)
         except Exception as error:  # noqa: BLE001 - whatever it is, it stops the worker, aloud

@@ -151,6 +151,31 @@ async def test_a_release_that_cannot_end_in_time_is_cut_off(caplog: pytest.LogCa
     assert worker.processor.claim_of(0) is None
 
 
+async def test_a_released_task_is_forgotten_as_soon_as_its_own_last_commit_is_done() -> None:
+    """While others end theirs it takes no more records: a commit of these would be cut off between EXEC and offsets."""
+    world, topic = World(partitions=2), World.topic_of("page_viewed")
+    worker = await world.started()
+    processor, held = worker.processor, asyncio.Event()
+    await processor.claim(1)
+
+    async def hold(_name: str, partition: int) -> None:
+        if partition == 1:
+            await held.wait()
+
+    processor.before_step = hold
+    world.broker.append(topic, 1, b"c-2", b"{")
+    await processor.apply(world.broker.fetch(topic, 1, 0, 1, processor.claim_of(1) or ""))
+    world.send("page_viewed", url="/")
+    await world.poll(worker)
+    releasing = asyncio.create_task(processor.release((0, 1), 5_000))
+    await asyncio.sleep(0.05)
+    assert [processor.claim_of(task) is None for task in (0, 1)] == [True, False]
+    assert (await worker.log.committed(0))[topic] == 1
+    held.set()
+    await releasing
+    assert processor.claim_of(1) is None
+
+
 async def test_a_release_that_is_fenced_or_broken_says_so(caplog: pytest.LogCaptureFixture) -> None:
     """A fence at the last commit is no error; a bug stops the worker."""
     world = World()
