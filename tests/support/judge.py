@@ -376,6 +376,8 @@ def too_far(view: Mapping[str, Any], got: Mapping[str, Any], score_min_delta: fl
 
 def differences(want: Any, got: Any, path: str = "") -> list[str]:
     """Readable lines `path: want x, got y`; [] where equal. Floats may differ by 1e-4: the last decimal may round."""
+    if want == got:
+        return []
     if isinstance(want, Mapping) and isinstance(got, Mapping):
         names = sorted({*want, *got}, key=str)
         return [
@@ -388,7 +390,7 @@ def differences(want: Any, got: Any, path: str = "") -> list[str]:
         return [line for index, (left, right) in pairs for line in differences(left, right, f"{path}[{index}]")]
     if isinstance(want, float) and isinstance(got, int | float):
         return [] if abs(want - got) <= 1.01e-4 else [f"{path}: want {want}, got {got}"]
-    return [] if want == got else [f"{path}: want {want!r}, got {got!r}"]
+    return [f"{path}: want {want!r}, got {got!r}"]
 
 
 # ---------------------------------------------------------------- Kafka
