@@ -24,6 +24,8 @@ CHUNK = 20
 COLLECT_EVERY = 50_000
 """Objects made before the garbage collector looks; a run leaves cycles behind, but no more than some megabytes."""
 LINES_MAX = 4
+SHRUNK_MAX = 5
+"""Of the seeds that fail, so many are cut short, which takes up to minutes each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +114,7 @@ def report(outcome: Outcome) -> str:
     """A failing seed for people."""
     seed, kind = outcome.seed, next(iter(outcome.faults))
     setting, labels = shrunk(outcome.setting, outcome.labels, lambda *tried: kind in replay(*tried))
-    lines = [f"seed {seed}: {', '.join(outcome.faults)}"]
-    lines += [f"  {name}: {line[:600]}" for name, found in outcome.faults.items() for line in found[:LINES_MAX]]
+    lines = [in_short(outcome)]
     lines += [f"  cut short to {len(labels)} of {len(outcome.labels)} steps, under {setting.world} {setting.plan}:"]
     lines += [f"    {line}" for line in story(setting, labels)]
     if setting.lost_when_calm:
@@ -122,8 +123,14 @@ def report(outcome: Outcome) -> str:
     return "\n".join([*lines, f"  again: make simulate SEEDS={seed}:{seed + 1}"])
 
 
-def told(seeds: range) -> tuple[int, Counter[str], list[str]]:
-    """Run seeds; (how many, their tallies added up, what to tell of those that failed)."""
+def in_short(outcome: Outcome) -> str:
+    """What went wrong with a seed, nothing cut short."""
+    found = [f"  {name}: {line[:600]}" for name, lines in outcome.faults.items() for line in lines[:LINES_MAX]]
+    return "\n".join([f"seed {outcome.seed}: {', '.join(outcome.faults)}", *found])
+
+
+def chunk(seeds: range) -> tuple[Counter[str], list[Outcome]]:
+    """Run seeds; their tallies added up, and those that failed."""
     logging.disable(logging.CRITICAL)
     gc.set_threshold(COLLECT_EVERY)
     tally: Counter[str] = Counter()
@@ -132,14 +139,14 @@ def told(seeds: range) -> tuple[int, Counter[str], list[str]]:
         outcome = run(seed)
         tally.update(outcome.tally)
         if outcome.faults:
-            failed.append(report(outcome))
-    return len(seeds), tally, failed
+            failed.append(outcome)
+    return tally, failed
 
 
-def on_all_processors(seeds: range) -> Iterator[tuple[int, Counter[str], list[str]]]:
-    """`told`, some seeds at a time."""
+def on_all_processors(seeds: range) -> Iterator[tuple[Counter[str], list[Outcome]]]:
+    """`chunk` after `chunk`."""
     with ProcessPoolExecutor() as pool:
-        yield from pool.map(told, [seeds[at : at + CHUNK] for at in range(0, len(seeds), CHUNK)])
+        yield from pool.map(chunk, [seeds[at : at + CHUNK] for at in range(0, len(seeds), CHUNK)])
 
 
 def summary(tally: Counter[str]) -> str:
@@ -153,29 +160,31 @@ def summary(tally: Counter[str]) -> str:
 
 def main(wanted: str) -> int:
     """Run the seeds on all processors; returns how many failed."""
+    logging.disable(logging.CRITICAL)
     first, _, end = wanted.rpartition(":")
     seeds = range(int(first or 0), int(end))
     begun = shown = time.monotonic()
     tally: Counter[str] = Counter()
-    done, failed = 0, 0
-    for number, counts, texts in on_all_processors(seeds):
-        done, failed = done + number, failed + len(texts)
+    failed = 0
+    for counts, outcomes in on_all_processors(seeds):
         tally.update(counts)
-        for text in texts:
-            print(text, flush=True)
-        now = time.monotonic()
-        if now - shown > PROGRESS_S:
-            shown, rate = now, done / (now - begun)
-            left_min = (len(seeds) - done) / rate / 60
-            print(
-                f"... {done:,} of {len(seeds):,} seeds, {failed} failed, {rate:.1f} a second, {left_min:.0f} min to go"
-            )
-            sys.stdout.flush()
+        for outcome in outcomes:
+            failed += 1
+            print(report(outcome) if failed <= SHRUNK_MAX else in_short(outcome), flush=True)
+        if time.monotonic() - shown > PROGRESS_S:
+            shown = time.monotonic()
+            print(progress(tally["driven/seeds"], len(seeds), failed, shown - begun), flush=True)
+    print(f"seeds {seeds.start} to {seeds.stop - 1}: {failed} of {len(seeds):,} failed", flush=True)
     elapsed = time.monotonic() - begun
-    print(f"seeds {seeds.start} to {seeds.stop - 1}: {failed} of {done:,} failed")
-    print(f"{elapsed:.0f} s, {done / elapsed:.1f} seeds a second", flush=True)
-    print(summary(tally), flush=True)
+    print(f"{elapsed:.0f} s, {len(seeds) / elapsed:.1f} seeds a second\n{summary(tally)}", flush=True)
     return failed
+
+
+def progress(done: int, seeds: int, failed: int, elapsed_s: float) -> str:
+    """A line while it runs."""
+    rate = done / elapsed_s
+    to_go = f"{(seeds - done) / rate / 60:.0f} min to go"
+    return f"... {done:,} of {seeds:,} seeds, {failed} failed, {rate:.1f} a second, {to_go}"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What a seed decides: the plan, the clocks and the rates of faults of a run, and then one label after the other."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, Self, TypeVar
@@ -34,6 +34,9 @@ LATE_S = (3, 4, 6, 9, 30)
 ODD_S = (-30, -290, -310, -2 * DAY_S, 600, 7_200, 30 * HOUR_S, 45 * HOUR_S, 40 * DAY_S, 399 * DAY_S, 401 * DAY_S)
 """Clocks that are ahead, or events that were found later: on both sides of what the contract accepts."""
 CLOCKS_S = (-400, -30, -3, 3, 30, 400)
+
+
+Plainer = Callable[["Setting"], "Setting"]
 
 
 @dataclass(frozen=True)
@@ -81,18 +84,36 @@ class Setting:
             lost_when_calm=rng.choice((0, 0, 0, 1, 2, 5)),
         )
 
-    def plainer(self) -> list[Self]:
-        """The same with one thing less out of the ordinary, for a schedule to be tried under."""
-        plain = {"profiles_max": 50_000, "timers_page": 10_000, "dirty_customers_max": 4_000}
-        plain |= {"trigger_max_staleness_ms": 0, "exactly_once": False}
-        usual = {"skew_s": (0, 0), "page": 10_000, "ordered": True, "jumps": False}
-        found = [replace(self, lost_when_calm=0)]
-        found += [replace(self, plan=self.plan | {name: value}) for name, value in plain.items()]
-        found += [replace(self, world=self.world | {name: value}) for name, value in usual.items()]
-        return [setting for setting in found if setting != self]
-
     def simulation(self) -> Simulation:
         return Simulation(**self.world, **self.plan)
+
+
+def _plan(name: str, value: Any) -> Plainer:
+    return lambda setting: replace(setting, plan=setting.plan | {name: value})
+
+
+def _world(name: str, value: Any) -> Plainer:
+    return lambda setting: replace(setting, world=setting.world | {name: value})
+
+
+def _not_held(call: str) -> Plainer:
+    return lambda setting: replace(setting, world=setting.world | {"held": setting.world["held"] - {call}})
+
+
+PLAINER: list[Plainer] = [
+    lambda setting: replace(setting, lost_when_calm=0),
+    _plan("exactly_once", False),
+    _plan("profiles_max", 50_000),
+    _plan("timers_page", 10_000),
+    _plan("dirty_customers_max", 4_000),
+    _plan("trigger_max_staleness_ms", 0),
+    _world("skew_s", (0, 0)),
+    _world("page", 10_000),
+    _world("ordered", True),
+    _world("jumps", False),
+    *(_not_held(call) for call in CALLS),
+]
+"""Each takes one thing out of the ordinary away, so that a schedule may be tried without it."""
 
 
 class Generator:
@@ -101,6 +122,8 @@ class Generator:
     def __init__(self, rng: Random, setting: Setting, simulation: Simulation) -> None:
         self.rng, self.setting, self.simulation = rng, setting, simulation
         self.random = rng.random
+        self.rates = [(fault, rate) for fault, rate in setting.rates.items() if rate]
+        self.any_fault = sum(rate for _, rate in self.rates)
         self.paused: set[str] = set()
         self.events = 0
 
@@ -113,11 +136,10 @@ class Generator:
         if self._relapse():
             return
         draw = self.random()
-        for fault, rate in self.setting.rates.items():
-            draw -= rate
-            if draw < 0:
-                self._do_fault(fault)
-                return
+        if draw < self.any_fault:
+            rest = (fault for fault, rate in self.rates if (draw := draw - rate) < 0)
+            self._do_fault(next(rest, self.rates[-1][0]))
+            return
         draw = self.random()
         if draw < 0.06:
             self.simulation.do("tick")

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from tests.simulation.driver import Simulation
-from tests.simulation.generator import Setting
+from tests.simulation.generator import PLAINER, Setting
 
 Fails = Callable[[Setting, list[str]], bool]
 
@@ -16,10 +16,15 @@ def shrunk(setting: Setting, labels: list[str], fails: Fails) -> tuple[Setting, 
     """
     if not fails(setting, labels):
         return setting, labels
-    labels = _shortened(setting, labels, fails)
-    while plainer := next((found for found in setting.plainer() if fails(found, labels)), None):
-        setting = plainer
-    return setting, _shortened(setting, labels, fails)
+    steps = len(labels) + 1
+    while len(labels) < steps:
+        steps, labels = len(labels), _shortened(setting, labels, fails)
+        for plainer in PLAINER:
+            plain = plainer(setting)
+            if plain != setting and fails(plain, labels):
+                setting = plain
+        labels = _shortened(setting, labels, fails)
+    return setting, labels
 
 
 def _shortened(setting: Setting, labels: list[str], fails: Fails) -> list[str]:

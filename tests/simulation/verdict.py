@@ -19,7 +19,7 @@ from tests.support.world import OUTCOMES, REJECTED, SCORES, TRIGGERS, ManualCloc
 
 ROUNDS_MAX = 400
 IDLE_ROUNDS = 3
-UNHURRIED_ROUNDS = 8
+UNHURRIED_ROUNDS = 4
 ACTIVE_IN_ANY_ORDER_MS = 40 * 3_600_000
 POLICY = {
     "lateness_ms": 2_000,
