@@ -22,6 +22,7 @@ from streams.cli.progress import Waiting
 from streams.cli.state import forget_app, redis_of
 from streams.cli.tail import consumer_of, read_through
 from streams.engagement.metric_memory import remembered
+from streams.engagement.metric_values import Published
 from streams.processing.book import Book, TopicBook
 from streams.processing.metrics_publisher import HOLD_FIELD, WATERMARKS_FIELD, Hold
 from streams.processing.ports import Commit
@@ -36,11 +37,15 @@ LOOKED_AT = 200
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """What there is: the input, the tasks that have state, and those that lost it (offsets, but no state)."""
+    """What there is: the input, the tasks that have state, and those that lost it (offsets, but no state).
+
+    behind: those of the kept that have read less than the group had, as after a restored backup.
+    """
 
     input: Input
     kept: Collection[int]
     lost: Collection[int]
+    behind: Collection[int] = ()
 
     @property
     def records(self) -> int:
@@ -56,13 +61,18 @@ class Loss:
 def find_loss(settings: Settings, *, discard: bool) -> Loss:
     """Compare Redis with Kafka; where the state is discarded, every task with offsets counts as lost."""
     found = read_input(settings)
-    kept = [] if discard else [*read_books(settings, settings.partitions)]
+    kept = {} if discard else {task: book for task, (_, book) in read_books(settings, settings.partitions).items()}
+    behind = [
+        task
+        for task, book in kept.items()
+        if any((each.committed or 0) > book.positions().get(topic, 0) for topic, each in found[task].items())
+    ]
     lost = [
         task
         for task, topics in sorted(found.items())
         if task not in kept and any(each.committed is not None for each in topics.values())
     ]
-    for task in lost:
+    for task in (*lost, *behind):
         for topic, each in found[task].items():
             if each.committed is not None and each.committed > each.end:
                 raise OfflineProblem(
@@ -72,7 +82,7 @@ def find_loss(settings: Settings, *, discard: bool) -> Loss:
                 )
     if lost:
         require_in_place(settings, lost)
-    return Loss(found, kept, lost)
+    return Loss(found, [*kept], lost, behind)
 
 
 def require_in_place(settings: Settings, lost: Collection[int]) -> None:
@@ -155,24 +165,24 @@ def keep_metrics_told(settings: Settings, loss: Loss) -> None:
     key = keys.published(settings.app_id)
     with redis_of(settings) as client:
         hold: Hold = msgspec.json.decode(cast(bytes | None, client.hget(key, HOLD_FIELD)) or b"{}", type=Hold)
-        written: dict[Any, bytes] = read_told(settings) if client.hget(key, WATERMARKS_FIELD) is None else {}
-        for task in loss.lost:
+        before: dict[str, int] = msgspec.json.decode(cast(bytes | None, client.hget(key, WATERMARKS_FIELD)) or b"{}")
+        windows, told = read_told(settings)
+        for task in (*loss.lost, *loss.behind):
             hold[task] = {
                 topic: each.committed for topic, each in loss.input[task].items() if each.committed is not None
             }
+        written: dict[Any, bytes] = {window: msgspec.msgpack.encode(value) for window, value in windows.items()}
+        reached = {name: max(at, before.get(name, at)) for name, at in told.items()}
+        written[WATERMARKS_FIELD] = msgspec.json.encode({**before, **reached})
         written[HOLD_FIELD] = msgspec.json.encode(hold)
         client.hset(key, mapping=written)
 
 
-def read_told(settings: Settings) -> dict[Any, bytes]:
-    """What the metrics topic still tells, as the publisher remembers it: field -> packed."""
+def read_told(settings: Settings) -> tuple[dict[str, Published], dict[str, int]]:
+    """What the metrics topic still tells, as the publisher remembers it, and the watermarks it was told for."""
     with Waiting(f"reading {topic_name(settings.topic_prefix, METRICS)}") as waiting:
         records = read_through(settings, [METRICS], lambda read, total: waiting.tick(f"{read:,} of {total:,}"))
-        published, told = remembered(json.loads(record.value) for _, record in records)
-    return {
-        **{window: msgspec.msgpack.encode(value) for window, value in published.items()},
-        WATERMARKS_FIELD: msgspec.json.encode(told),
-    }
+        return remembered(json.loads(record.value) for _, record in records)
 
 
 @click.command(cls=SettingsCommand)
@@ -182,7 +192,8 @@ def read_told(settings: Settings) -> dict[Any, bytes]:
 def rebuild(settings: Settings, *, discard_state: bool, yes: bool) -> None:
     """Prepare that the workers fold the retained log again, for tasks whose state is lost. No worker may be active.
 
-    A restored backup of Redis loses less. Interrupted, it may be run again.
+    A restored backup of Redis loses less; run after that, it lets the metrics go on with their revisions. Interrupted,
+    it may be run again.
     """
     require_idle(settings)
     loss = find_loss(settings, discard=discard_state)
@@ -190,6 +201,12 @@ def rebuild(settings: Settings, *, discard_state: bool, yes: bool) -> None:
         missing = settings.partitions - len(loss.kept)
         first = f"; {missing} never began, and will" if missing else ""
         click.echo(f"Nothing is lost: {len(loss.kept)} of {settings.partitions} tasks have their state{first}.")
+        if loss.behind:
+            keep_metrics_told(settings, loss)
+            click.echo(
+                f"{len(loss.behind)} of them have read less than the group had, as after a restored backup: workers "
+                "read on from there. Metrics are held back until they have, and then go on with their revisions."
+            )
         return
     for line in described(settings, loss):
         click.echo(line)
