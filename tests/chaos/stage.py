@@ -110,15 +110,18 @@ class Stage:
             self.deployment.wait("all offsets are committed", self._all_committed)
         for worker in list(self.crew):
             assert self.leave(worker) < STOPPED_WITHIN_S, f"worker {worker.number} took long to stop"
-        if self.live:
-            self._read_punctuation()
-        assert self._all_committed(), "offsets that were not committed before workers stopped"
+        self._settle()
 
-    def _read_punctuation(self) -> None:
-        """Let a last worker read what those before it punctuated, without adding to it."""
+    def _settle(self) -> None:
+        """Let a last worker publish what the commits before it left, and read their punctuation without adding to it.
+
+        That all offsets are committed does not tell as much: after a rebuild they are ahead of the state.
+        """
         last = self.hire(PUNCTUATION="off")
-        self.deployment.wait("the last punctuation is read", self._all_committed)
+        self.deployment.wait("all tasks are claimed", lambda: f"all {PARTITIONS} tasks are claimed" in last.log)
+        self.deployment.wait("all offsets are committed", self._all_committed)
         assert self.leave(last) < STOPPED_WITHIN_S
+        assert self._all_committed(), "punctuation that nobody read"
 
     def _all_read(self) -> bool:
         self.tend()
