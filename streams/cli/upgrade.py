@@ -14,7 +14,7 @@ from streams.settings import Settings
 from streams.stores import keys
 from streams.stores.deployment import FIRST_SCHEMA, SCHEMA_FIELD
 
-TOLD = re.compile(r"\.schema(\d+)")
+TOLD = re.compile(r"\.schema(\d+)$")
 
 
 def schema_of(member: dict[str, Any]) -> int:

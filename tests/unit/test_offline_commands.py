@@ -62,7 +62,9 @@ def test_a_rebuild_tells_what_cannot_come_back() -> None:
     assert not any("lost is" in line for line in lines)
 
 
-@pytest.mark.parametrize(("client", "schema"), [("shop.schema3-0.11.3", 3), ("shop", 1), ("PreparingRebalance", 1)])
+@pytest.mark.parametrize(
+    ("client", "schema"), [("shop.schema3", 3), ("a.schema9.schema2", 2), ("shop", 1), ("PreparingRebalance", 1)]
+)
 def test_a_worker_tells_the_schema_it_reads(client: str, schema: int) -> None:
     """One that tells nothing is older than the telling; so a group in motion does not count as upgraded."""
     assert schema_of({"client_id": client}) == schema
