@@ -18,7 +18,7 @@ LOCKS = ("dev.lock", "audit.lock", "installer.txt")
 SERVICES = ("pypi", "osv")
 ACCEPTED: Mapping[str, str] = {}
 """Advisory -> why it does not concern us, until a version without it is locked."""
-TIMEOUT_S = 300
+TIMEOUT_S = 60
 VULNERABLE, NOT_AUDITED = 1, 3
 
 
@@ -69,25 +69,23 @@ def report_of(lock: str, service: str) -> list[dict[str, Any]]:
     """What pip-audit says of a lock's packages; nothing where it could not ask."""
     place = ("--requirement", str(REQUIREMENTS / lock), "--disable-pip", "--require-hashes")
     how = ("--vulnerability-service", service, "--timeout", "15", "--format", "json", "--progress-spinner", "off")
-    done = subprocess.run(
-        [sys.executable, "-m", "pip_audit", *place, *how],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=TIMEOUT_S,
-    )
+    command = [sys.executable, "-m", "pip_audit", *place, *how]
     try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
         found: list[dict[str, Any]] = json.loads(done.stdout)["dependencies"]
-    except (ValueError, KeyError):
+    except (subprocess.TimeoutExpired, ValueError, KeyError):
         return []
     return found
 
 
-def audited(lock: str) -> Findings:
-    """Ask the services in turn until each package of the lock was asked about."""
+def audited(lock: str, services: list[str]) -> Findings:
+    """Ask the services in turn until each package of the lock was asked about; one that knows none is asked no more."""
     findings = Findings()
-    for service in SERVICES:
-        findings.take(report_of(lock, service), ACCEPTED)
+    for service in list(services):
+        report = report_of(lock, service)
+        findings.take(report, ACCEPTED)
+        if all("skip_reason" in each for each in report):
+            services.remove(service)
         if findings.asked and not findings.unasked:
             break
     return findings
@@ -95,7 +93,8 @@ def audited(lock: str) -> Findings:
 
 def main() -> int:
     """Audit every lock."""
-    found = {lock: audited(lock) for lock in LOCKS}
+    services = list(SERVICES)
+    found = {lock: audited(lock, services) for lock in LOCKS}
     for lock, findings in found.items():
         sys.stdout.write(f"{findings.told(lock)}\n")
     return code_of(found.values())

@@ -54,9 +54,17 @@ def test_a_second_source_may_answer_for_the_first(audit: ModuleType, monkeypatch
     """What the first could not be asked about is asked of the second."""
     answers = {"pypi": [SOUND, SKIPPED], "osv": [SOUND, SOUND | {"name": "rich"}]}
     monkeypatch.setattr(audit, "report_of", lambda _, service: answers[service])
-    assert audit.code_of([audit.audited("a.lock")]) == 0
+    services = ["pypi", "osv"]
+    assert audit.code_of([audit.audited("a.lock", services)]) == 0
     answers["osv"] = []
-    assert audit.code_of([audit.audited("a.lock")]) == 3
+    assert audit.code_of([audit.audited("a.lock", services)]) == 3
+    assert services == ["pypi"]
+
+
+def test_a_source_that_hangs_holds_nothing_up(audit: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is left alone after its time, like one that answers something else than a report."""
+    monkeypatch.setattr(audit, "TIMEOUT_S", 0.001)
+    assert audit.report_of("dev.lock", "pypi") == []
 
 
 def test_an_advisory_may_be_accepted_with_a_reason(audit: ModuleType) -> None:
