@@ -45,6 +45,8 @@ class Run:
     different: int = 0
     repeated: dict[str, int] = field(default_factory=dict)
     repeated_below_offsets: int = 0
+    scores_went_back: int = 0
+    """Customers whose newest score is not their last in the log: a reader has to compare `rev`."""
     catch_up_s: list[float] = field(default_factory=list)
     seconds: float = 0.0
     broken: str = ""
@@ -113,7 +115,7 @@ def judge(run: Run, stage: Stage) -> None:
     verdict = findings.verdict
     run.triggers = len(findings.result.triggers)
     run.lost, run.ghost = len(verdict.missing), len(verdict.invented)
-    run.different = len(findings.different)
+    run.different, run.scores_went_back = len(findings.different), len(findings.went_back)
     run.repeated = dict(+verdict.repeated)
     below = repeated_below_offsets(findings, stage, policy)
     run.repeated_below_offsets = len(below)
