@@ -101,7 +101,7 @@ def move(settings: Settings, to: int) -> Counter[int]:
                 done[child] += field_count
                 waiting.tick(f"{done.total():,} fields")
             for child in children:
-                book = _continued(books[parent][1], found[child])
+                book = continued(books[parent][1], found[child])
                 client.hset(keys.TaskKeys(app, child).accumulators, placed_before(settings, books[parent][1]), 0)
                 client.hset(keys.TaskKeys(app, child).main, mapping={"ver": token_hex(8), "meta": book})
         for parent in range(tasks):
@@ -110,7 +110,7 @@ def move(settings: Settings, to: int) -> Counter[int]:
     return done
 
 
-def _continued(parent: Book, logs: Any) -> bytes:
+def continued(parent: Book, logs: Any) -> bytes:
     """The book of a task that begins at the start of its partitions, with its parent's clock and beginning."""
     topics = {
         name: TopicBook(position=each.start, since=each.start, watermark_ms=parent.topics[name].watermark_ms)

@@ -4,13 +4,13 @@ import pytest
 
 from streams.cli.offline import OfflineProblem, Partition
 from streams.cli.rebuild import Loss, described
-from streams.cli.repartition import placed_before, require_drained
+from streams.cli.repartition import continued, placed_before, require_drained
 from streams.cli.upgrade import schema_of
 from streams.engagement.accumulators import Accumulators, Key, field_of
 from streams.engagement.metric_memory import remembered
 from streams.engagement.metric_values import Published
 from streams.engagement.windows import DAY_MS
-from streams.processing.book import Book, TopicBook
+from streams.processing.book import Book, TopicBook, unpack_book
 from streams.settings import Settings
 
 CART = "engagement.cart.v1"
@@ -33,6 +33,15 @@ def test_only_a_drained_deployment_gets_more_tasks() -> None:
             drained(committed=committed)
     with pytest.raises(OfflineProblem, match="task 0 has no state"):
         require_drained(SETTINGS, {0: {}}, {})
+
+
+def test_a_new_task_goes_on_with_the_clock_of_its_parent() -> None:
+    """Else an event that its customers' old task had called late would be in time; records and accounts are its own."""
+    parent = Book(5, {CART: TopicBook(position=7, since=2, watermark_ms=900, last_offset=6, applied=5)}, schema=1)
+    logs = {CART: Partition(start=3, end=4, oldest_ms=None, committed=None)}
+    assert unpack_book(continued(parent, logs)) == Book(
+        5, {CART: TopicBook(position=3, since=3, watermark_ms=900)}, schema=1
+    )
 
 
 def test_a_new_task_moves_what_its_parent_counted() -> None:
