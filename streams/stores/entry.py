@@ -13,7 +13,7 @@ from redis.asyncio.connection import AbstractConnection
 
 from streams.errors import AccessDenied, StoreUnavailable, UnsafeStore
 from streams.stores import keys
-from streams.stores.wire import Command, Wire, exchange
+from streams.stores.wire import Command, Refused, Wire, exchange, refusal
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +51,8 @@ def _look(app_id: str) -> Any:
         ]
         if isinstance(answer, exceptions.NoPermissionError):
             return None, forbidden
-        if isinstance(answer, Exception):
-            raise answer
+        if isinstance(answer, exceptions.ResponseError):
+            raise Refused(refusal(answer)) from answer
         lines = (line.partition(":") for line in answer.decode().splitlines())
         return {name: value for name, _, value in lines}, forbidden
 
