@@ -42,6 +42,8 @@ class Plan:
     profiles_max: int = 50_000
     """Per task; the oldest clean ones leave memory beyond it."""
     timers_page: int = 10_000
+    timers_max: int = 20_000
+    """Deadlines of carts, and as many of sessions, that a task keeps in memory; the later ones leave it beyond that."""
     fences_per_minute_max: int = 3
     handler_failures_max: int = 100
     """The worker stops when so many of the last 10,000 records of a topic and task failed in the handler."""

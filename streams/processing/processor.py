@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from secrets import token_hex
 
+from models.fields import EXACT_INTEGER_MAX
 from streams.engagement.profile import Profile
 from streams.errors import Fatal, Fenced, PulselineError, Retriable, TooManyFences
 from streams.processing.book import HANDLER_WINDOW_RECORDS
@@ -194,9 +195,12 @@ class Processor:
             limit = self.plan.timers_page
             while timers.horizon_ms is not None and timers.horizon_ms < watermark:
                 after = timers.horizon_ms
-                page = await fetch(task.partition, task.vers(), after, watermark, limit)
+                page = await fetch(task.partition, task.vers(), after, EXACT_INTEGER_MAX, limit)
+                if timers.horizon_ms != after:
+                    # A commit made deadlines leave memory meanwhile, perhaps some before `after`.
+                    continue
                 if len(page) < limit:
-                    timers.page(page, watermark)
+                    timers.page(page, None)
                 elif page[-1][1] > after:
                     timers.page(page, page[-1][1])
                 else:

@@ -68,12 +68,12 @@ class Punctuator:
         """Topics whose silence keeps a due timer, a waiting event or an overdue session from being released."""
         cart, click = self.plan.cart_topic, self.plan.clickstream_topic
         held: dict[str, int] = {}
-        session = task.sessions.first()
+        session = task.sessions.next_ms()
         if session is not None and session + SESSION_OVERDUE_MS < watermark:
             held = {
                 topic: SESSION_EVERY_MS for topic in (cart, click) if task.book.topics[topic].watermark_ms <= session
             }
-        due = task.timers.first()
+        due = task.timers.next_ms()
         if due is not None and due < watermark:
             held[cart] = CART_EVERY_MS
         return list(held.items())

@@ -368,6 +368,8 @@ class Task:
         self.committed = dict(cut.offsets)
         self.timers.confirmed(dict(cut.commit.timers))
         self.sessions.confirmed(dict(cut.commit.sessions))
+        self.timers.trim(self.plan.timers_max)
+        self.sessions.trim(self.plan.timers_max)
         self._evict()
 
     def _evict(self) -> None:

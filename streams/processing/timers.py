@@ -42,8 +42,8 @@ class Timers:
             self._heap = [(at, customer) for customer, at in self._placed.items()]
             heapify(self._heap)
 
-    def page(self, stored: Iterable[tuple[str, int]], horizon_ms: int) -> None:
-        """Take in stored deadlines of customers that memory knows nothing of."""
+    def page(self, stored: Iterable[tuple[str, int]], horizon_ms: int | None) -> None:
+        """Take in stored deadlines of customers that memory knows nothing of; horizon_ms: as of now."""
         for customer, at in stored:
             if customer not in self._known:
                 self._known[customer] = at
@@ -58,6 +58,30 @@ class Timers:
                 return at
             self._reached(heappop(self._heap))
         return None
+
+    def next_ms(self) -> int | None:
+        """The time at which there may be something due: the earliest deadline in memory, or where memory ends."""
+        earliest_ms, horizon_ms = self.first(), self.horizon_ms
+        if earliest_ms is None or (horizon_ms is not None and horizon_ms < earliest_ms):
+            return horizon_ms
+        return earliest_ms
+
+    def trim(self, most: int) -> None:
+        """Where there are more, keep the earlier half of them and leave the others to the store, which has them."""
+        if len(self._known) <= most:
+            return
+        stored = [
+            (at, customer) for customer, at in self._known.items() if at is not None and customer not in self.changed
+        ]
+        dropped = sorted(stored)[most // 2 :]
+        if not dropped:
+            return
+        for _, customer in dropped:
+            del self._known[customer]
+            self._placed.pop(customer, None)
+        self._heap = [(at, customer) for customer, at in self._placed.items()]
+        heapify(self._heap)
+        self.horizon_ms = dropped[0][0] if self.horizon_ms is None else min(self.horizon_ms, dropped[0][0])
 
     def _reached(self, place: tuple[int, str]) -> bool:
         """Whether a place just left was that of a deadline; otherwise the customer moves on to its own."""

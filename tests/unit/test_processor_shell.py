@@ -135,6 +135,37 @@ async def test_timers_beyond_the_first_page_are_fetched_before_they_are_due() ->
     assert {trigger["customer_id"] for trigger in world.published(TRIGGERS)} == {f"c-{number}" for number in range(9)}
 
 
+async def test_silence_does_not_hide_the_timers_beyond_memory() -> None:
+    """Where memory ends something may be due: time that passes alone fires what only the store knows of."""
+    world = World()
+    worker = await world.started()
+    world.send("product_added", product_id="p")
+    await world.settle(worker)
+    task = worker.processor.tasks[0]
+    task.timers, task.sessions = Timers([], complete=False), Timers([], complete=True)
+    world.clock.advance(20_000)
+    for _ in range(3):
+        await world.settle(worker)
+    assert [trigger["step"] for trigger in world.published(TRIGGERS)] == ["15s"]
+
+
+async def test_with_more_carts_than_deadlines_in_memory_all_fire_in_time() -> None:
+    """The later ones leave memory and come back before their time."""
+    world = World(timers_page=2, timers_max=4)
+    worker = await world.started()
+    for number in range(13):
+        world.send("product_added", f"c-{number}", product_id="p")
+        world.clock.advance(1_000)
+        await world.settle(worker)
+    assert len(worker.processor.tasks[0].timers._known) < 13
+    for _ in range(40):
+        world.clock.advance(2_000)
+        await world.settle(worker)
+    fired = [trigger for trigger in world.published(TRIGGERS) if trigger["step"] == "15s"]
+    assert sorted(trigger["customer_id"] for trigger in fired) == sorted(f"c-{number}" for number in range(13))
+    assert max(trigger["emitted_ms"] - trigger["due_ms"] for trigger in fired) < 8_000
+
+
 async def test_a_release_that_cannot_end_in_time_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
     """The deadline of a revoke holds whatever hangs; what was not committed is replayed by the successor."""
     world = World()

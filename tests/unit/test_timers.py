@@ -86,3 +86,28 @@ def test_the_heap_is_rebuilt_when_deadlines_keep_moving_earlier() -> None:
     assert len(timers._heap) <= 1_010  # the bound is the claim
     assert popped(timers, 2) == ["a"]
     assert popped(timers, 20_000) == []
+
+
+def test_too_many_deadlines_leave_memory_and_come_back_in_time() -> None:
+    """The later half is left to the store, unless it is not written there yet; memory ends where it begins."""
+    stored = {f"c{n:03}": n for n in range(100)}
+    timers = Timers(stored.items(), complete=True)
+    timers.put("new", 500)
+    timers.trim(100)
+    assert (timers.horizon_ms, len(timers._known)) == (50, 51)
+    assert popped(timers, 60) == [f"c{n:03}" for n in range(50)]
+    assert timers.next_ms() == 50
+    timers.page([(customer, at) for customer, at in stored.items() if at >= 50], None)
+    assert popped(timers, 1_000) == [*(f"c{n:03}" for n in range(50, 100)), "new"]
+
+
+def test_few_deadlines_stay_where_they_are() -> None:
+    """Up to the limit nothing leaves, and what is not written yet never does."""
+    timers = Timers([("a", 5), ("b", 6)], complete=True)
+    timers.trim(2)
+    assert (timers.horizon_ms, timers.next_ms()) == (None, 5)
+    for number in range(10):
+        timers.put(f"n{number}", number)
+    timers.trim(4)
+    assert timers.horizon_ms is None
+    assert len(popped(timers, 100)) == 12
