@@ -30,6 +30,7 @@ T = TypeVar("T")
 REFUSALS = (CommitFailedError, UnknownMemberIdError, IllegalGenerationError, RebalanceInProgressError)
 FORBIDDEN = (GroupAuthorizationFailedError, TopicAuthorizationFailedError)
 RETRY_S = 0.1
+DOUBT_S = 1.0
 
 
 class Group:
@@ -79,12 +80,19 @@ class Group:
         return bool(self._kafka._coordinator.need_rejoin(subscription.subscription))
 
     async def committed(self, partition: int, topics: Iterable[str]) -> dict[str, int | None]:
-        """The group's committed offsets (None: none), read after this member's own commits of the task have ended."""
+        """The group's committed offsets (None: none), read after this member's own commits of the task have ended.
+
+        None at all is believed after DOUBT_S: a broker that came back after a crash answers so for a moment, without an
+        error, and what follows from it is grave (StateLost is not noticed, a replay not muted, exactly_once stops).
+        """
         await self._settled(partition)
-        coordinator = self._kafka._coordinator
-        tps = [TopicPartition(topic, partition) for topic in topics]
-        found = await self._in_time(coordinator.fetch_committed_offsets(tps), "the group coordinator")
-        return {tp.topic: found[tp].offset if tp in found else None for tp in tps}
+        tps, begun = [TopicPartition(topic, partition) for topic in topics], monotonic()
+        while True:
+            asking = self._kafka._coordinator.fetch_committed_offsets(tps)
+            found = await self._in_time(asking, "the group coordinator")
+            if found or monotonic() - begun > DOUBT_S:
+                return {tp.topic: found[tp].offset if tp in found else None for tp in tps}
+            await asyncio.sleep(RETRY_S)
 
     async def bounds(self, partition: int, topics: Iterable[str]) -> dict[str, tuple[int, int]]:
         """(log start, end of what may be read) per topic."""

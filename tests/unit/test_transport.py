@@ -20,7 +20,7 @@ from faust.types import TP
 
 from streams.errors import Fatal, Fenced, LogUnavailable, SplitTask, TopicProblem
 from streams.processing.ports import LogRecord, OutRecord, Run
-from streams.transport import fast_fetch, versions
+from streams.transport import fast_fetch, group, versions
 from streams.transport.group import Group
 from streams.transport.log import KafkaLog
 from streams.transport.logs import JsonFormatter
@@ -97,6 +97,8 @@ class Coordinator:
         self.taken: list[tuple[int, dict[str, int]]] = []
         self.heartbeats: list[bool] = []
         self.rejoin = False
+        self.asked = self.forgetful = 0
+        """How often it was asked for offsets, and at how many of these times it knows none."""
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -113,7 +115,8 @@ class Coordinator:
         return self.heartbeats.pop(0)
 
     async def fetch_committed_offsets(self, tps: list[TopicPartition]) -> dict[TopicPartition, Any]:
-        return {tps[0]: SimpleNamespace(offset=9)}
+        self.asked += 1
+        return {tps[0]: SimpleNamespace(offset=9)} if self.asked > self.forgetful else {}
 
     def need_rejoin(self, _subscription: Any) -> bool:
         return self.rejoin
@@ -150,6 +153,19 @@ async def test_a_passing_error_is_retried_under_the_same_generation_only() -> No
     with pytest.raises(Fenced, match="moved on"):
         await commit
     assert coordinator.taken == [(5, {CART.topic: 10})]
+
+
+@pytest.mark.parametrize(("forgetful", "offset"), [(2, 9), (1_000, None)])
+async def test_no_offsets_at_all_are_believed_after_a_while_only(
+    monkeypatch: pytest.MonkeyPatch, forgetful: int, offset: int | None
+) -> None:
+    """A broker that came back after a crash knows none for a moment; a group that is new has none for ever."""
+    monkeypatch.setattr(group, "DOUBT_S", 0.4)
+    coordinator = Coordinator()
+    coordinator.forgetful = forgetful
+    found = await group_of(coordinator).committed(3, [CART.topic])
+    assert found == {CART.topic: offset}
+    assert 3 <= coordinator.asked < 10
 
 
 async def test_offsets_of_a_partition_that_is_not_assigned_are_not_sent() -> None:
