@@ -60,10 +60,10 @@ def fit(
     if weight <= CARTS_BYTES_MAX:
         return weight
     decided.carts_trimmed += 1
-    for freed in _drops(carts, waiting, weights, fold_oldest, decided):
+    drops = _drops(carts, waiting, weights, fold_oldest, decided)
+    while weight > CARTS_BYTES_KEPT:
+        freed = next(drops)
         weight = weigh(carts, weights) if freed is None else weight - freed
-        if weight <= CARTS_BYTES_KEPT:
-            break
     return weight
 
 
@@ -90,11 +90,12 @@ def _drops(
 
 def _forget_emptied(carts: Carts) -> Iterator[int]:
     """Carts that an order could take over, the one emptied longest ago first."""
-    emptied = [(ended.ended_ms, key_order(ended.emptied.key), ended) for ended in carts.ends.values() if ended.emptied]
-    for _, _, ended in sorted(emptied, key=itemgetter(0, 1)):
-        if ended.emptied is not None:
-            weight, ended.emptied = _weigh_emptied(ended.emptied), None
-            yield weight
+    ends = [
+        (ended.ended_ms, key_order(cart.key), ended, cart) for ended in carts.ends.values() if (cart := ended.emptied)
+    ]
+    for _, _, ended, cart in sorted(ends, key=itemgetter(0, 1)):
+        ended.emptied = None
+        yield _weigh_emptied(cart)
 
 
 def _drop_lines(carts: Carts, decided: Decided) -> Iterator[int]:

@@ -278,7 +278,8 @@ class Task:
             due = any(type(what) is DueStep for what in whats)
             score = profile.score(self.plan.rules.score_model) if due else None
             self.decisions += [Decision(what, at, score) for what in whats]
-            self.pending_bytes += 1_024 * len(whats)
+            lines = sum(len(what.items) for what in whats if type(what) is DueStep)
+            self.pending_bytes += 1_024 * len(whats) + 400 * lines
 
     # ------------------------------------------------------------------ cut and confirm
 
