@@ -197,7 +197,7 @@ def everything_flushed(stage: Stage, rounds: int) -> None:
 
 
 def flush(stage: Stage) -> None:
-    stage.lull(3, 5)
+    stage.lull(2, 4)
     stage.mark_muted()
     with stage.ground.client() as client:
         client.flushall()
