@@ -194,10 +194,10 @@ class Processor:
         ):
             limit = self.plan.timers_page
             while timers.horizon_ms is not None and timers.horizon_ms < watermark:
-                after = timers.horizon_ms
+                after, trimmed = timers.horizon_ms, timers.trimmed
                 page = await fetch(task.partition, task.vers(), after, EXACT_INTEGER_MAX, limit)
-                if timers.horizon_ms != after:
-                    # A commit made deadlines leave memory meanwhile, perhaps some before `after`.
+                if timers.trimmed != trimmed:
+                    # A commit made deadlines leave memory meanwhile; the page may be from before it stored them.
                     continue
                 if len(page) < limit:
                     timers.page(page, None)

@@ -14,7 +14,7 @@ class Timers:
     place is reached, and moves on from there.
     """
 
-    __slots__ = ("_heap", "_known", "_placed", "changed", "horizon_ms")
+    __slots__ = ("_heap", "_known", "_placed", "changed", "horizon_ms", "trimmed")
 
     def __init__(self, stored: Iterable[tuple[str, int]], *, complete: bool) -> None:
         self._placed: dict[str, int] = dict(stored)
@@ -25,6 +25,8 @@ class Timers:
         self.horizon_ms = None if complete else max((at for at, _ in self._heap), default=0)
         self.changed: dict[str, int | None] = {}
         """Set since the last cut; None: removed."""
+        self.trimmed = 0
+        """How often deadlines left memory: a page asked for before the last time may not tell of them."""
 
     def put(self, customer: str, deadline_ms: int | None) -> None:
         """Replace the deadline of a customer."""
@@ -76,6 +78,7 @@ class Timers:
         dropped = sorted(stored)[most // 2 :]
         if not dropped:
             return
+        self.trimmed += 1
         for _, customer in dropped:
             del self._known[customer]
             self._placed.pop(customer, None)

@@ -11,7 +11,7 @@ from streams.processing.processor import Processor
 from streams.processing.task import Task
 from tests.simulation.driver import Simulation
 from tests.simulation.verdict import faults_of
-from tests.support.world import CLICK
+from tests.support.world import CLICK, START_MS
 
 START = ["A.claim", "net:0"]
 
@@ -207,3 +207,23 @@ def test_a_handler_that_fails_for_ever_stops_the_worker(monkeypatch: pytest.Monk
         simulation.run(["tick", "tick", "A.claim", "net:0", "A.poll:clickstream,1", "A.poll:cart,3", "A.tick", "net:0"])
     assert "failed again although it is rejected" in str(simulation.stopped[:1])
     simulation.loop.shut()
+
+
+def test_deadlines_that_leave_memory_while_others_are_fetched_are_not_forgotten() -> None:
+    """The page was read before the commit that stored them, and says nothing of them, or what they were before."""
+    simulation = world("timers reply", "commit", timers_max=2)
+    first = [("product_added,c0", 1.5), ("product_added,c1", 1.8), ("product_added,c2", 2.0), ("cart_viewed,c3", 4.5)]
+    for number, (what, at_s) in enumerate(first, 1):
+        simulation.clock.now_ms = START_MS + round(at_s * 1_000)
+        done(simulation, f"send:{what},{at_s},{number}")
+    done(simulation, "A.poll:cart,9 A.tick A.go:commit net:0")
+    assert task_of(simulation).timers.horizon_ms == START_MS + 4_800
+    simulation.clock.now_ms = START_MS + 6_000
+    done(simulation, "send:product_added,c2,3,5 send:product_added,c4,6,6 A.poll:cart,9 A.tick")
+    simulation.clock.now_ms = START_MS + 7_300
+    done(simulation, "send:cart_viewed,c3,7.3,7 A.poll:cart,9")
+    assert [here.name for here in simulation.workers["A"].gates.waiting] == ["commit", "timers reply"]
+    done(simulation, "A.go:commit net:0 A.go:timers_reply")
+    while simulation.do("A.go:timers reply"):
+        pass
+    assert faults_of(simulation) == {}
