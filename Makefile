@@ -9,6 +9,7 @@ AUDIT := .cache/audit
 PACKAGES := $(VENV)/.packages
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+HOSTILE := tests/integration/test_hostile.py tests/integration/test_health.py
 CODE = $(wildcard models streams tests bench)
 COMPILED := .cache/compiled
 CORE := streams/engagement/*.py streams/processing/task.py streams/processing/timers.py
@@ -56,11 +57,11 @@ chaos: env ## every fault on real Kafka and Redis, as a table (RUNS=3, SCENARIO=
 
 .PHONY: long
 long: env ## the long tests: a history under fire, and one worker killed ten times in 300,000 events
-	@$(BIN)/python -m pytest -m chaos_long --timeout 1800 -s $(PYTEST)
+	@$(BIN)/python -m pytest -m chaos_long --timeout 1800 -s $(HOSTILE:%=--ignore=%) $(PYTEST)
 
 .PHONY: hostile
 hostile: env ## one customer with a million events, bursts of rubbish, brokers that are away: memory, latency, lines logged
-	@$(BIN)/python -m pytest --timeout 1800 -s tests/integration/test_hostile.py tests/integration/test_health.py $(PYTEST)
+	@$(BIN)/python -m pytest --timeout 1800 -s $(HOSTILE) $(PYTEST)
 
 .PHONY: simulate
 simulate: env ## random faults on the real task code in memory, a run a seed (SEEDS=2000, or SEEDS=7:8 for seed 7)
