@@ -63,6 +63,7 @@ class Setting:
             plan={
                 "profiles_max": rng.choice((1, 2, 50_000)),
                 "timers_page": rng.choice((1, 2, 10_000)),
+                "timers_max": rng.choice((1, 2, 4, 20_000)),
                 "dirty_customers_max": rng.choice((1, 3, 4_000)),
                 "trigger_max_staleness_ms": rng.choice((0, 0, 0, 4_000)),
                 "exactly_once": rng.random() < 0.4,
@@ -105,6 +106,7 @@ PLAINER: list[Plainer] = [
     _plan("exactly_once", False),
     _plan("profiles_max", 50_000),
     _plan("timers_page", 10_000),
+    _plan("timers_max", 20_000),
     _plan("dirty_customers_max", 4_000),
     _plan("trigger_max_staleness_ms", 0),
     _world("skew_s", (0, 0)),

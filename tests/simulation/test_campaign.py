@@ -14,7 +14,7 @@ from tests.simulation.guards import timer_of_waiting_events
 from tests.simulation.verdict import faults_of
 from tests.support.world import CLICK
 
-EVICTING = (1, 14, 21)
+EVICTING = (1, 2, 16, 40)
 """Seeds with memory for one or two customers, where it matters in which order a run's are loaded."""
 SCRIPT = f"import tests.simulation.campaign as c; print([c.run(seed).labels for seed in {EVICTING}])"
 

@@ -73,7 +73,7 @@ def _turn(world: Simulation) -> bool:
     task = owner.processor.tasks.get(0)
     if task is None or task.moved:
         return True
-    due = task.timers.first()
+    due = task.timers.next_ms()
     return worked or (due is not None and due < world.clock.now_ms + 60_000)
 
 
