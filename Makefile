@@ -67,6 +67,10 @@ hostile: env ## one customer with a million events, bursts of rubbish, brokers t
 simulate: env ## random faults on the real task code in memory, a run a seed (SEEDS=2000, or SEEDS=7:8 for seed 7)
 	@$(BIN)/python -m tests.simulation.campaign $(or $(SEEDS),2000)
 
+.PHONY: mutation
+mutation: env ## take each guard of the code out in turn: a test must turn red (GUARDS="tombstone late" for some)
+	@$(BIN)/python -m tests.mutation $(GUARDS)
+
 .PHONY: bench
 bench: env ## measure; the figures go to bench/report.json
 	@$(BIN)/python -m bench $(BENCH)

@@ -6,6 +6,7 @@ from models import codec, fields, outputs
 from streams.engagement import (
     accumulators,
     cart_attribution,
+    cart_limits,
     cart_rules,
     decay,
     identity,
@@ -27,6 +28,8 @@ NUMBERS = [
     (sessions, {"SESSION_GAP_MS": 30 * MINUTE, "OPEN_SESSIONS_MAX": 128}),
     (cart_rules, {"WAITING_EVENTS_MAX": 64, "OPEN_CARTS_MAX": 20, "LINES_MAX": 100, "TOUCHES_MAX": 64}),
     (cart_rules, {"ENDS_MAX": 64, "ORDERS_MAX": 128, "TAKE_OVER_MS": 10 * MINUTE, "AFTER_ORDER_MS": MINUTE}),
+    (cart_rules, {"END_KEY_BYTES_MAX": 36, "USED_MAX": 2}),
+    (cart_limits, {"CARTS_BYTES_MAX": 32_768, "CARTS_BYTES_KEPT": 24_576}),
     (cart_rules, {"TOMBSTONE_MS": 30 * DAY, "REPEATED_ORDER_MS": 30 * DAY}),
     (cart_attribution, {"CLICKS_MAX": 64, "RECOVERIES_MAX": 8}),
     (accumulators, {"DIMENSION_VALUES_MAX": 1_000}),

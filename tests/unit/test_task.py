@@ -236,12 +236,16 @@ async def test_who_changed_since_the_cut_stays_in_memory() -> None:
     for customer in ("a", "b"):
         world.send("page_viewed", customer, url="/")
     await world.poll(worker)
-    world.send("page_viewed", "a", url="/")
+    for customer in ("a", "b"):
+        world.send("page_viewed", customer, url="/")
     await during(worker, "offsets", lambda: world.poll(worker))
-    assert set(task_of(worker).profiles) == {"a"}
+    assert set(task_of(worker).profiles) == {"a", "b"}
     world.send("page_viewed", "a", url="/")
     await world.settle(worker)
-    assert task_of(worker).profiles["a"].rev == 3
+    assert len(task_of(worker).profiles) == 1
+    world.send("page_viewed", "a", url="/")
+    await world.poll(worker)
+    assert task_of(worker).profiles["a"].rev == 4
 
 
 async def test_nobody_leaves_memory_before_his_commit_is_confirmed() -> None:
@@ -310,6 +314,18 @@ async def test_timers_are_paged_in_as_far_as_the_watermark_goes(monkeypatch: pyt
     assert {trigger["customer_id"] for trigger in world.published(TRIGGERS)} == {f"c-{number}" for number in range(4)}
     assert task_of(successor).timers.horizon_ms == first_ms + 4_000
     assert limits == {2}
+
+
+async def test_deadlines_in_memory_are_bounded() -> None:
+    """Those of carts and those of sessions: beyond the limit the later half is left to the store."""
+    world = World(timers_max=4, punctuation=False)
+    worker = await world.started()
+    for number in range(9):
+        world.send("product_added", f"c-{number}", product_id="p")
+        world.clock.advance(1_000)
+    await world.settle(worker)
+    task = task_of(worker)
+    assert [len(timers._known) for timers in (task.timers, task.sessions)] == [2, 2]
 
 
 class TestScores:
@@ -397,6 +413,8 @@ class TestSessions:
             world.send(kind, "z")
         await world.settle(successor)
         assert task_of(successor).profiles["c-1"].sessions == []
+        stored = await world.store.load(0, task_of(successor).vers(), ["c-1"])
+        assert Profile.unpack("c-1", *stored["c-1"]).sessions == []
         again = await world.started()
         world.send("email_sent", email_id="m")
         await world.settle(again)
