@@ -157,7 +157,7 @@ class Stage:
 
     def leave(self, worker: WorkerProcess) -> float:
         """SIGTERM, once it is at work: before that it has no handler for it; the seconds until it had ended."""
-        self.deployment.wait(f"worker {worker.number} is at work", lambda: bool(worker.assigned))
+        self.deployment.wait(f"worker {worker.number} is at work", lambda: worker.joined)
         self.dismiss(worker, 0)
         return worker.stop()
 

@@ -64,6 +64,11 @@ class WorkerProcess:
         return self.log_path.read_text(errors="replace")
 
     @property
+    def joined(self) -> bool:
+        """Whether the group has taken it in, with tasks or without."""
+        return ASSIGNED.search(self.log) is not None
+
+    @property
     def assigned(self) -> frozenset[int]:
         """The tasks it was assigned last, by its log."""
         found = ASSIGNED.findall(self.log)
