@@ -197,7 +197,7 @@ def everything_flushed(stage: Stage, rounds: int) -> None:
 
 
 def flush(stage: Stage) -> None:
-    stage.lull(2, 4)
+    stage.lull(1.5, 3)
     stage.mark_muted()
     with stage.ground.client() as client:
         client.flushall()

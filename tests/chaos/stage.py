@@ -135,7 +135,7 @@ class Stage:
         parts = [worker.assigned for worker in self.crew]
         return sorted(task for part in parts for task in part) == list(range(PARTITIONS))
 
-    def lull(self, least_s: float = 1.0, most_s: float = 3.0) -> None:
+    def lull(self, least_s: float = 0.5, most_s: float = 2.0) -> None:
         """Let records flow for a while."""
         time.sleep(self.rng.uniform(least_s, most_s))
 

@@ -23,7 +23,12 @@ EVENTS, KILLS = 300_000, 10
 
 @pytest.mark.timeout(170)
 @pytest.mark.parametrize(
-    ("name", "guarantee"), [("zombies", "exactly_once"), ("failover", "at_least_once"), ("flush", "at_least_once")]
+    ("name", "guarantee"),
+    [
+        ("zombies", "exactly_once"),
+        ("flush", "at_least_once"),
+        pytest.param("failover", "at_least_once", marks=pytest.mark.chaos_long),
+    ],
 )
 def test_nothing_is_lost_or_invented(brokers: Brokers, name: str, guarantee: str) -> None:
     """One round: all equals the fold; nothing below the offsets is repeated, and exactly_once nothing at all."""
