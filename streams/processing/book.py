@@ -62,12 +62,14 @@ class TopicBook(msgspec.Struct, omit_defaults=True):
 class Book(msgspec.Struct):
     """The whole book of one task.
 
-    since_ms: the wall time at which its state began; schema: in which the task writes, its profiles as well.
+    since_ms: the wall time at which its state began; schema: in which the task writes, its profiles as well; commit: id
+    of the commit that wrote this, which later claims leave.
     """
 
     since_ms: int
     topics: dict[str, TopicBook] = msgspec.field(default_factory=dict)
     schema: int = SCHEMA
+    commit: str = ""
 
     def pack(self) -> bytes:
         """Encode as compact JSON, readable with redis-cli."""

@@ -182,8 +182,13 @@ class Log(Protocol):
     async def take_over(self, partition: int) -> None:
         """Exactly once: fence whoever may still publish for this task, and end what it left open."""
 
-    async def transact(self, partition: int, records: Sequence[OutRecord], offsets: Mapping[str, int]) -> None:
-        """Exactly once: publish all and commit the offsets, or neither.
+    async def last_transaction(self, partition: int) -> str | None:
+        """Exactly once: the id given to the transaction that committed the task's offsets; None where none did."""
+
+    async def transact(
+        self, partition: int, records: Sequence[OutRecord], offsets: Mapping[str, int], commit: str
+    ) -> None:
+        """Exactly once: publish all and commit the offsets, under the id of the commit they belong to, or neither.
 
         Raises Fenced where another took the task over, and where the outcome stays unknown: the next claim, which takes
         over and then reads the offsets, finds it out.

@@ -293,6 +293,9 @@ class Processor:
                 self.forget((task.partition,))
         except Fenced as reason:
             logger.warning("task %d was fenced at its last commit (%s)", task.partition, reason)
+            if self.tasks.get(task.partition) is task:
+                # At once, too: a commit that waits for this one would overwrite outputs that were not published.
+                self.forget((task.partition,))
         except Exception as error:  # noqa: BLE001 - whatever it is, it stops the worker, aloud
             self._broken(task, error)
 
@@ -336,7 +339,7 @@ class Processor:
 
         async def transact() -> None:
             await still_ours()
-            await self.log.transact(task.partition, cut.outputs, cut.offsets)
+            await self.log.transact(task.partition, cut.outputs, cut.offsets, cut.commit.new)
 
         if self.plan.exactly_once:
             await self._step("transaction", task, transact)

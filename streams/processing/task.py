@@ -293,6 +293,7 @@ class Task:
         if not self.moved:
             return None
         hot, cold, schema = {}, {}, self.book.schema
+        self.book.commit = new
         for customer, profile in self.dirty.items():
             if profile.hot_dirty:
                 hot[customer] = profile.pack_hot(schema)

@@ -85,13 +85,22 @@ class Group:
         None at all is believed after DOUBT_S: a broker that came back after a crash answers so for a moment, without an
         error, and what follows from it is grave (StateLost is not noticed, a replay not muted, exactly_once stops).
         """
+        found = await self._offsets(partition, topics)
+        return {topic: found[topic].offset if topic in found else None for topic in topics}
+
+    async def told(self, partition: int, topics: Iterable[str]) -> str | None:
+        """What was written beside all committed offsets of the task alike; None: nothing, or not the same."""
+        texts = {entry.metadata for entry in (await self._offsets(partition, topics)).values()}
+        return (texts.pop() or None) if len(texts) == 1 else None
+
+    async def _offsets(self, partition: int, topics: Iterable[str]) -> dict[str, OffsetAndMetadata]:
         await self._settled(partition)
         tps, begun = [TopicPartition(topic, partition) for topic in topics], monotonic()
         while True:
             asking = self._kafka._coordinator.fetch_committed_offsets(tps)
             found = await self._in_time(asking, "the group coordinator")
             if found or monotonic() - begun > DOUBT_S:
-                return {tp.topic: found[tp].offset if tp in found else None for tp in tps}
+                return {tp.topic: entry for tp, entry in found.items()}
             await asyncio.sleep(RETRY_S)
 
     async def bounds(self, partition: int, topics: Iterable[str]) -> dict[str, tuple[int, int]]:

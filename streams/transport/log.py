@@ -66,8 +66,13 @@ class KafkaLog:
     async def take_over(self, partition: int) -> None:
         await self._transactions.take_over(partition)
 
-    async def transact(self, partition: int, records: Sequence[OutRecord], offsets: Mapping[str, int]) -> None:
-        await self._transactions.transact(partition, records, offsets)
+    async def last_transaction(self, partition: int) -> str | None:
+        return await self._group.told(partition, self._inputs)
+
+    async def transact(
+        self, partition: int, records: Sequence[OutRecord], offsets: Mapping[str, int], commit: str
+    ) -> None:
+        await self._transactions.transact(partition, records, offsets, commit)
 
     def let_go(self, partition: int) -> None:
         self._transactions.let_go(partition)

@@ -27,8 +27,10 @@ class MemoryBroker:
         """Per partition: the member generation that owns it."""
         self.epochs: dict[int, int] = defaultdict(int)
         """Per partition: the epoch of its transactional id."""
-        self.prepared: dict[int, list[tuple[Sequence[OutRecord], Mapping[str, int]]]] = {}
+        self.prepared: dict[int, list[tuple[Sequence[OutRecord], Mapping[str, int], str]]] = {}
         """Per partition: the transaction that is decided, but not completed."""
+        self.transactions: dict[int, str] = {}
+        """Per partition: the id of the transaction that committed its offsets last."""
 
     def append(
         self,
@@ -93,6 +95,7 @@ class MemoryLog:
         if self.generation[partition] < self.broker.generation[partition]:
             raise Fenced("the coordinator refused an old generation")
         self.broker.effects.append(("offsets", partition, dict(offsets)))
+        self.broker.transactions.pop(partition, None)
         for topic, offset in offsets.items():
             self.broker.group[topic, partition] = offset
 
@@ -108,11 +111,17 @@ class MemoryLog:
         """Fence whoever holds the task's transactional id, and complete what it had prepared."""
         self._maybe_fail("take_over")
         self.broker.epochs[partition] += 1
-        for records, offsets in self.broker.prepared.pop(partition, []):
-            self._carry_out(partition, records, offsets)
+        for records, offsets, commit in self.broker.prepared.pop(partition, []):
+            self._carry_out(partition, records, offsets, commit)
         self.epoch[partition] = self.broker.epochs[partition]
 
-    async def transact(self, partition: int, records: Sequence[OutRecord], offsets: Mapping[str, int]) -> None:
+    async def last_transaction(self, partition: int) -> str | None:
+        """The id of the last transaction, unless offsets were committed without one since."""
+        return self.broker.transactions.get(partition)
+
+    async def transact(
+        self, partition: int, records: Sequence[OutRecord], offsets: Mapping[str, int], commit: str
+    ) -> None:
         """Append and commit, or Fenced where another took over; a transaction names no generation."""
         if self.epoch.get(partition) != self.broker.epochs[partition]:
             raise Fenced("another took the transactional id over")
@@ -121,15 +130,16 @@ class MemoryLog:
             raise Fenced("the transaction was aborted")
         if "prepared" in self.fail_next:
             self.fail_next.remove("prepared")
-            self.broker.prepared[partition] = [(records, offsets)]
+            self.broker.prepared[partition] = [(records, offsets, commit)]
             raise Fenced("the end of the transaction was not answered")
-        self._carry_out(partition, records, offsets)
+        self._carry_out(partition, records, offsets, commit)
 
-    def _carry_out(self, partition: int, records: Sequence[OutRecord], offsets: Mapping[str, int]) -> None:
+    def _carry_out(self, partition: int, records: Sequence[OutRecord], offsets: Mapping[str, int], commit: str) -> None:
         for record in records:
             self.broker.effects.append(("publish", record.topic, record.partition))
             self.broker.outputs[record.topic].append(record)
         self.broker.effects.append(("offsets", partition, dict(offsets)))
+        self.broker.transactions[partition] = commit
         for topic, offset in offsets.items():
             self.broker.group[topic, partition] = offset
 

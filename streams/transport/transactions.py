@@ -54,14 +54,20 @@ class Transactions:
             raise
         self._producers[partition] = producer
 
-    async def transact(self, partition: int, records: Sequence[OutRecord], offsets: Mapping[str, int]) -> None:
-        """Publish the records and commit the offsets in one transaction; Fenced where it failed, or may have."""
+    async def transact(
+        self, partition: int, records: Sequence[OutRecord], offsets: Mapping[str, int], commit: str
+    ) -> None:
+        """Publish the records and commit the offsets in one transaction; Fenced where it failed, or may have.
+
+        commit: an id, which goes with the offsets as their metadata.
+        """
         producer = self._producers.get(partition)
         if producer is None:
             raise Fenced("the task was let go")
         try:
             async with asyncio.timeout(self._timeout_s):
-                await self._carry_out(producer, partition, records, offsets)
+                places = {TopicPartition(topic, partition): (offset, commit) for topic, offset in offsets.items()}
+                await self._carry_out(producer, records, places)
         except (MessageSizeTooLargeError, *FORBIDDEN) as error:
             self.let_go(partition)
             raise TopicProblem(
@@ -73,14 +79,13 @@ class Transactions:
             raise Fenced(f"a transaction ended with {type(error).__name__}") from error
 
     async def _carry_out(
-        self, producer: AIOKafkaProducer, partition: int, records: Sequence[OutRecord], offsets: Mapping[str, int]
+        self, producer: AIOKafkaProducer, records: Sequence[OutRecord], places: Mapping[TopicPartition, tuple[int, str]]
     ) -> None:
         await producer.begin_transaction()
         by_partition: dict[TopicPartition, list[OutRecord]] = defaultdict(list)
         for record in records:
             by_partition[TopicPartition(record.topic, record.partition)].append(record)
         await asyncio.gather(*(send_batches(producer, tp, group) for tp, group in by_partition.items()))
-        places = {TopicPartition(topic, partition): offset for topic, offset in offsets.items()}
         await producer.send_offsets_to_transaction(places, self._group)
         await producer.commit_transaction()
 

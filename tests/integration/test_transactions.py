@@ -14,6 +14,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from streams.errors import Fenced, LogUnavailable
 from streams.processing.ports import OutRecord
+from streams.transport.group import Group
 from streams.transport.transactions import Transactions
 from tests.support.brokers import Brokers, Names, create_topics
 
@@ -55,7 +56,7 @@ class Setup:
         return [OutRecord(self.output, TASK, b"c", value.encode(), [("ce_id", value.encode())], 0) for value in values]
 
     async def publish(self, worker: Transactions, position: int, *values: str) -> None:
-        await worker.transact(TASK, self.outputs(*values), {self.input: position})
+        await worker.transact(TASK, self.outputs(*values), {self.input: position}, f"commit {position}")
 
     async def seen(self) -> list[str]:
         """Every committed record of the output; waits until no transaction is open or being ended."""
@@ -76,6 +77,12 @@ class Setup:
             consumer.assign([tp])
             found: int | None = await consumer.committed(tp)
             return found
+
+    async def told(self) -> str | None:
+        """The id that went with the offsets, as a claim reads it."""
+        async with self._consumer(group_id=self.names.group) as consumer:
+            consumer.assign([TopicPartition(self.input, TASK)])
+            return await Group(consumer, 20_000).told(TASK, [self.input])
 
     @asynccontextmanager
     async def _consumer(self, **options: Any) -> AsyncIterator[AIOKafkaConsumer]:
@@ -105,6 +112,7 @@ async def test_outputs_and_offsets_become_visible_together(setup: Setup) -> None
     await setup.publish(worker, 5)
     await setup.publish(worker, 7, "three")
     assert (await setup.seen(), await setup.committed()) == (["one", "two", "three"], 7)
+    assert await setup.told() == "commit 7"
 
 
 async def test_a_zombie_is_fenced_by_the_transactional_id_alone(setup: Setup) -> None:
@@ -193,5 +201,5 @@ async def test_a_broker_that_is_away_is_waited_for(names: Names) -> None:
     with pytest.raises(LogUnavailable):
         await nowhere.take_over(TASK)
     with pytest.raises(Fenced):
-        await nowhere.transact(TASK, [], {})
+        await nowhere.transact(TASK, [], {}, "commit")
     await nowhere.close()

@@ -29,7 +29,10 @@ RULES = Rules(cart=CART_POLICY, score_model=ScoreModel.default())
 COMMIT_STEPS = {"rej": "rejected", "exec": "exec", "pub": "publish", "koff": "offsets"}
 HELD_IN_SCHEDULES = frozenset({"claim reply", *(f"step {name}" for name in COMMIT_STEPS.values())})
 IN_FLIGHT = frozenset({"offsets", "punctuation", "transaction"})
-LOG_CALLS = ("confirmed", "committed", "bounds", "offsets", "publish", "punctuate", "take_over", "transaction")
+LOG_CALLS = (
+    *("confirmed", "committed", "bounds", "offsets", "publish", "punctuate"),
+    *("take_over", "last_transaction", "transaction"),
+)
 STORE_CALLS = ("deployment", "read", "ver", "claim", "load", "timers", "sessions", "commit")
 CALLS = (
     *LOG_CALLS,

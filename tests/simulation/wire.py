@@ -114,6 +114,7 @@ class Request:
     topic: str = ""
     watermark_ms: int = 0
     records: Sequence[OutRecord] = ()
+    commit: str | None = None
 
     def reply(self, error: Exception | None = None) -> None:
         """Tell the sender, if it still waits."""
@@ -168,6 +169,10 @@ class Network:
             if before is not None and offset < before:
                 self.offences.append(f"{request.sender} moved K of {topic} back from {before} to {offset}")
             self.broker.group[topic, 0] = offset
+        if request.commit is None:
+            self.broker.transactions.pop(0, None)
+        else:
+            self.broker.transactions[0] = request.commit
 
     def lose(self, request: Request) -> None:
         """Let a request never arrive."""
@@ -260,7 +265,13 @@ class SimulatedLog(MemoryLog):
         await super().take_over(partition)
         await pass_("take_over reply")
 
-    async def transact(self, partition: int, records: Sequence[OutRecord], offsets: Mapping[str, int]) -> None:
+    async def last_transaction(self, partition: int) -> str | None:
+        await pass_("last_transaction")
+        return await super().last_transaction(partition)
+
+    async def transact(
+        self, partition: int, records: Sequence[OutRecord], offsets: Mapping[str, int], commit: str
+    ) -> None:
         """Outputs and offsets arrive together or, once another has taken over, not at all; see KafkaLog.transact."""
         epoch = self.epoch.get(partition)
         if epoch is None:
@@ -269,7 +280,9 @@ class SimulatedLog(MemoryLog):
         self._look_at_outputs(records)
         try:
             await pass_("transaction")
-            sent = self._sent("transaction", generation=epoch, offsets=dict(offsets), records=list(records))
+            sent = self._sent(
+                "transaction", generation=epoch, offsets=dict(offsets), records=list(records), commit=commit
+            )
             await asyncio.shield(sent.answer)
         except LogUnavailable as error:
             self.let_go(partition)

@@ -1,5 +1,6 @@
 """The protocol with one transaction a commit: what readers of committed records see, and what a claim makes of it."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -180,3 +181,47 @@ async def test_rejected_records_come_once_as_well() -> None:
     world.store.fail_over(1)
     await world.settle(await world.started())
     assert len(world.broker.outputs[REJECTED]) == 2
+
+
+async def test_a_replay_that_ends_at_the_offsets_is_not_taken_for_a_whole_transaction() -> None:
+    """A commit that a failover took back had published so far; the last score in the log is the newest all the same."""
+    world = World(exactly_once=True)
+    first = await world.started()
+    for _ in range(2):
+        world.send("page_viewed", url="/")
+        world.clock.advance(100)
+        await world.settle(first)
+    world.store.fail_over(1)
+    second = await world.started()
+    await world.poll(second)
+    await crash_before(second, "transaction")
+    assert world.broker.group["engagement.clickstream.v1", 0] == 2
+    await world.started()
+    assert [score["rev"] for score in world.published(SCORES)] == [1, 2, 1, 2]
+
+
+async def test_a_commit_that_waits_is_not_begun_after_a_last_one_that_failed() -> None:
+    """It would overwrite, in `o`, outputs that were not published."""
+    world = World(exactly_once=True)
+    worker = await world.started()
+    await one_trigger(world, worker)
+    reached, go = asyncio.Event(), asyncio.Event()
+
+    async def wait(name: str, partition: int) -> None:
+        if name == "transaction":
+            reached.set()
+            await go.wait()
+
+    worker.processor.before_step = wait
+    releasing = asyncio.create_task(worker.processor.release((0,), 5_000))
+    await reached.wait()
+    world.send("page_viewed", url="/")
+    await world.poll(worker)
+    waiting = asyncio.create_task(worker.processor.tick(0))
+    await asyncio.sleep(0)
+    worker.log.fail_next.append("transaction")
+    go.set()
+    await asyncio.gather(releasing, waiting)
+    assert ids(world, TRIGGERS) == []
+    await world.settle(await world.started())
+    assert len(ids(world, TRIGGERS)) == 1
