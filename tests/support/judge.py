@@ -200,7 +200,7 @@ def compare_decisions(
                 name: value for name, value in got.content.items() if key[0] != "trigger" or name not in VOLATILE
             }
             others = result.collisions.get(key[1], [])
-            if not any(content == (cancel_of(other) if key[0] == "cancel" else other) for other in others):
+            if not any(content == recorded(key[0], other) for other in others):
                 lines += differences(wanted[key], content)
         elif key in stale and got.content.get("reason") in DECIDED_AT_THE_CUT:
             suppressed.add(stale[key]["trigger_id"])
@@ -258,8 +258,16 @@ def envelope_faults(kind: str, partition: int, got: Decision, partition_of: Mapp
     return lines
 
 
-def has_cancel(outcome: Mapping[str, Any]) -> bool:
-    return outcome["outcome"] in CANCELLED_BY and bool(outcome["trigger_ids"])
+def recorded(kind: str, decision: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The content of the record of a trigger or outcome of the fold."""
+    if kind == "cancel":
+        return cancel_of(decision)
+    return {"action": "send", **decision} if kind == "trigger" else decision
+
+
+def has_cancel(decision: Mapping[str, Any]) -> bool:
+    """Whether a cancel comes with it; with a trigger never."""
+    return decision.get("outcome") in CANCELLED_BY and bool(decision["trigger_ids"])
 
 
 def cancel_of(outcome: Mapping[str, Any]) -> dict[str, Any]:
