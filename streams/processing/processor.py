@@ -17,8 +17,10 @@ from streams.processing.plan import Plan
 from streams.processing.ports import Clock, Log, Run, StateStore
 from streams.processing.punctuation import Punctuator
 from streams.processing.task import Cut, FingerprintMismatch, HandlerFailed, Read, Task
+from streams.processing.timers import Timers
 
 logger = logging.getLogger(__name__)
+Deadlines = list[tuple[str, int]]
 
 BACKOFF_FIRST_MS, BACKOFF_MAX_MS = 100, 5_000
 PAUSE_MS = 1_000
@@ -188,23 +190,25 @@ class Processor:
     async def _page_timers(self, task: Task, read: Read) -> None:
         """Bring stored deadlines into memory before a watermark passes them."""
         cart, session = task.watermarks_after(read)
-        for timers, fetch, watermark in (
-            (task.timers, self.store.timers, cart),
-            (task.sessions, self.store.sessions, session),
-        ):
-            limit = self.plan.timers_page
-            while timers.horizon_ms is not None and timers.horizon_ms < watermark:
-                after, trimmed = timers.horizon_ms, timers.trimmed
-                page = await fetch(task.partition, task.vers(), after, EXACT_INTEGER_MAX, limit)
-                if timers.trimmed != trimmed:
-                    # A commit made deadlines leave memory meanwhile; the page may be from before it stored them.
-                    continue
-                if len(page) < limit:
-                    timers.page(page, None)
-                elif page[-1][1] > after:
-                    timers.page(page, page[-1][1])
-                else:
-                    limit *= 2
+        # Until neither lacks any: while the one is asked for, a commit may make those of the other leave memory.
+        while task.timers.lacks(cart) or task.sessions.lacks(session):
+            await self._page(task, task.timers, self.store.timers, cart)
+            await self._page(task, task.sessions, self.store.sessions, session)
+
+    async def _page(self, task: Task, timers: Timers, fetch: Callable[..., Awaitable[Deadlines]], until: int) -> None:
+        limit = self.plan.timers_page
+        while timers.lacks(until):
+            after, trimmed = timers.horizon_ms or 0, timers.trimmed
+            page = await fetch(task.partition, task.vers(), after, EXACT_INTEGER_MAX, limit)
+            if timers.trimmed != trimmed:
+                # A commit made deadlines leave memory meanwhile; the page may be from before it stored them.
+                continue
+            if len(page) < limit:
+                timers.page(page, None)
+            elif page[-1][1] > after:
+                timers.page(page, page[-1][1])
+            else:
+                limit *= 2
 
     def _handler_failed(self, task: Task, failure: HandlerFailed) -> None:
         """A bug of ours: profiles changed in place cannot be undone, so replay with that record on the reject list."""

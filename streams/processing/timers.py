@@ -52,6 +52,10 @@ class Timers:
                 self._place(at, customer)
         self.horizon_ms = horizon_ms
 
+    def lacks(self, until_ms: int) -> bool:
+        """Whether deadlines before a time may be in the store alone."""
+        return self.horizon_ms is not None and self.horizon_ms < until_ms
+
     def first(self) -> int | None:
         """The earliest deadline in memory."""
         while self._heap:

@@ -227,3 +227,15 @@ def test_deadlines_that_leave_memory_while_others_are_fetched_are_not_forgotten(
     while simulation.do("A.go:timers reply"):
         pass
     assert faults_of(simulation) == {}
+
+
+def test_deadlines_that_leave_memory_while_sessions_are_fetched_are_fetched_again() -> None:
+    """Both are paged in before a watermark; while one is on its way, a commit may make the other leave."""
+    simulation = Simulation(held=frozenset({"sessions reply"}), timers_max=1, dirty_customers_max=1)
+    done(simulation, "A.claim send:cart_updated,c0,-2.001,1 net:0 A.poll:cart,2 send:product_added,c1,5.009,9")
+    done(simulation, "A.poll:cart,1 jump:1900 send:product_added,c0,1905.010,10 net:0 net:0 A.poll:clickstream,5")
+    done(simulation, "A.poll:cart,5")
+    assert [here.name for here in simulation.workers["A"].gates.waiting] == ["sessions reply"]
+    done(simulation, "net:0 A.go:sessions_reply")
+    simulation.do("wipe")
+    assert faults_of(simulation) == {}
