@@ -143,6 +143,7 @@ def test_a_savepoint_restored_beside_a_kafka_that_went_on(brokers: Brokers, name
             assert stopped(deployment).verdict.repeated_same_id == 0
 
 
+@pytest.mark.chaos_long
 def test_a_lost_state_is_rebuilt(brokers: Brokers, names: Names, tmp_path: Path) -> None:
     """All of Redis is lost, then one task: each time the retained log gives the same state. Then it is discarded.
 
